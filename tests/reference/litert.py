@@ -1,0 +1,54 @@
+"""Run a TFLite model on LiteRT's reference kernels: the oracle of edgekit's int8 arithmetic."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ReferenceModel", "run_reference"]
+
+
+class ReferenceModel:
+    """A model loaded with `OpResolverType.BUILTIN_REF`, every intermediate tensor kept.
+
+    LiteRT's optimised kernels and XNNPACK answer differently from its reference ones; they are no oracle.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        self._interpreter: Any = Interpreter(
+            model_content=content,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+            experimental_preserve_all_tensors=True,
+        )
+        self._interpreter.allocate_tensors()
+        self.inputs: list[Any] = self._interpreter.get_input_details()
+        self.outputs: list[Any] = self._interpreter.get_output_details()
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Outputs in the model's order; inputs are reshaped to the shapes the model states."""
+        for detail, values in zip(self.inputs, inputs, strict=True):
+            self._interpreter.set_tensor(detail["index"], values.reshape(detail["shape"]))
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(detail["index"]).copy() for detail in self.outputs]
+
+    def tensors(self) -> Mapping[int, NDArray[Any]]:
+        """All tensors of the last run that hold data, by their index in the file."""
+        found: dict[int, NDArray[Any]] = {}
+        for detail in self._interpreter.get_tensor_details():
+            try:
+                found[detail["index"]] = np.array(self._interpreter.get_tensor(detail["index"]))
+            except ValueError:
+                continue
+        return found
+
+
+def run_reference(content: bytes, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Outputs of one inference on LiteRT's reference kernels."""
+    return ReferenceModel(content).run(inputs)
