@@ -339,7 +339,8 @@ class TfliteBuilder:
     ) -> list[Tensor | None]:
         w = self.constant(weights, scales, axis=axis)
         if bias is None:
-            return [x, w, None]
+            # The converter writes an absent bias as tensor −1 in FULLY_CONNECTED; convolutions refuse that.
+            return [x, w, None] if weights.ndim == 2 else [x, w]
         bias_scales = [float(np.float32(x.scale) * np.float32(scale)) for scale in scales]
         return [x, w, self.constant(bias, bias_scales)]
 
