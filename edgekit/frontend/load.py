@@ -1,0 +1,71 @@
+"""From a model file to a `Model`: find out what the file is, check it, convert it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.artifacts import Model
+from edgekit.errors import ModelError
+from edgekit.frontend.source import Source, describe_path, read_source
+
+__all__ = ["load_model"]
+
+ACCEPTED = ".tflite (int8) and .onnx (QDQ, or float with --calibration)"
+
+
+def load_model(
+    path: Path,
+    *,
+    name: str | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    calibration: Sequence[npt.NDArray[np.generic]] | None = None,
+) -> Model:
+    """Import a model file.
+
+    Args:
+        path: A `.tflite` or `.onnx` file.
+        name: Name of the model; the file's name without suffix by default.
+        shapes: Fixed shapes of inputs that have dynamic dimensions, by input name.
+        calibration: For a float ONNX model, one array (rows, …) per input, in the order of the inputs, with
+            the input's own shape behind the rows (its batch of 1 may be left out). Not used by a model that
+            is quantised already.
+
+    Raises:
+        ModelError: the file is damaged, of no accepted format, or has dynamic dimensions.
+        UnsupportedError: operators without a converter, all of them in one message.
+        UsageError: `shapes` or `calibration` is missing or does not fit.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in (".tflite", ".onnx"):
+        raise ModelError(f"{describe_path(path)} has no known suffix; accepted: {ACCEPTED}.")
+    source = read_source(path)
+    name = name or path.stem
+    if suffix == ".tflite":
+        return _load_tflite(source, name, shapes)
+    raise ModelError("ONNX")
+
+
+def _load_tflite(source: Source, name: str, shapes: Mapping[str, tuple[int, ...]] | None) -> Model:
+    from edgekit.frontend.tflite_check import check_tflite
+    from edgekit.frontend.tflite_graph import parse_tflite
+
+    checked = check_tflite(parse_tflite(source.content), shapes)
+    # TVM takes seconds to import, so a bad file is refused before.
+    from edgekit.frontend.tflite_convert import convert_tflite
+
+    module, places = convert_tflite(source.content, checked)
+    return Model(
+        name=name,
+        format="tflite",
+        sha256=source.sha256,
+        module=module,
+        input_names=checked.input_names,
+        output_names=checked.output_names,
+        labels=None,
+        places=places,
+    )

@@ -1,0 +1,340 @@
+"""From a checked TFLite graph to a Relax module in QDQ form, through TVM's own TFLite frontend.
+
+TVM's converters are kept where they give what the compiler wants; the others are replaced here. What every
+quantised operator becomes:
+
+    dequantize(inputs) → one float operator → quantize(output's scale) → clip(int8) for a fused activation
+
+- A weight is always `dequantize(constant)` in the layout of its operator: HWIO for conv2d, HWOI for
+  depthwise (HWIO with one input channel), (depth, units) for matmul. A bias is `dequantize(int32 constant)`
+  with the scale s_input·s_weights, which LiteRT's kernels take it for, whatever the file declares.
+- reshape, squeeze, expand_dims and transpose stay on the integers: they move bytes.
+- A fused activation is an integer clip behind the quantize, left out where it changes nothing. Its bounds
+  are those of LiteRT's CalculateActivationRangeQuantized.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tflite
+import tvm
+from tvm import relax
+from tvm.relax.frontend.tflite.tflite_frontend import ExprTable, OperatorConverter, TensorWrapper
+
+from edgekit.artifacts import Place
+from edgekit.errors import ModelError
+from edgekit.frontend.places import record_places
+from edgekit.frontend.tflite_check import ACTIVATION_FIELD, CheckedGraph, place_of
+from edgekit.frontend.tflite_graph import TfliteTensor
+from edgekit.frontend.tflite_operators import (
+    Activation,
+    Operands,
+    activation_of,
+    concatenation_axis,
+    pad_widths,
+    permutation,
+    reduce_axes,
+    softmax_beta,
+    window_of,
+)
+
+__all__ = ["activation_range", "convert_tflite"]
+
+
+def activation_range(activation: Activation, scale: float, zero_point: int) -> tuple[int, int]:
+    """The int8 bounds of a fused activation, as LiteRT's CalculateActivationRangeQuantized computes them.
+
+    max(−128, zp + round(low/scale)) and min(127, zp + round(high/scale)), in float32, ties away from zero.
+    """
+
+    def quantized(real: float) -> int:
+        ratio = float(np.float32(real) / np.float32(scale))
+        return zero_point + int(math.copysign(math.floor(abs(ratio) + 0.5), ratio))
+
+    low, high = -128, 127
+    if activation in (Activation.RELU, Activation.RELU6):
+        low = max(low, quantized(0.0))
+    if activation == Activation.RELU6:
+        high = min(high, quantized(6.0))
+    if activation == Activation.RELU_N1_TO_1:
+        low, high = max(low, quantized(-1.0)), min(high, quantized(1.0))
+    return low, high
+
+
+class QdqConverter(OperatorConverter):  # type: ignore[misc]
+    """TVM's TFLite converter over a checked graph, with the QDQ forms that it lacks."""
+
+    def __init__(
+        self,
+        model: Any,
+        subgraph: Any,
+        expressions: ExprTable,
+        builder: relax.BlockBuilder,
+        checked: CheckedGraph,
+    ) -> None:
+        super().__init__(model, subgraph, expressions, builder)
+        self.checked = checked
+        stock = self.convert_map
+        # Explicit, so that no file reaches a converter that is not in this list.
+        self.converters: Mapping[str, Callable[[Operands, Any], relax.Expr]] = {
+            "ADD": self._elementwise(relax.op.add),
+            "AVERAGE_POOL_2D": self._average_pool,
+            "CONCATENATION": self._concatenation,
+            "CONV_2D": self._conv2d,
+            "DEPTHWISE_CONV_2D": self._depthwise,
+            "DEQUANTIZE": lambda o, _: self._real(o.input(0)),
+            "EXPAND_DIMS": self._move,
+            "FULLY_CONNECTED": self._fully_connected,
+            "LOGISTIC": lambda _, op: stock["LOGISTIC"](op=op),
+            "MAX_POOL_2D": self._max_pool,
+            "MEAN": self._mean,
+            "MUL": self._elementwise(relax.op.multiply),
+            "PAD": self._pad,
+            "PADV2": self._pad,
+            "QUANTIZE": self._quantize,
+            "RELU": lambda _, op: stock["RELU"](op=op),
+            "RELU6": lambda _, op: stock["RELU6"](op=op),
+            "RELU_N1_TO_1": lambda _, op: stock["RELU_N1_TO_1"](op=op),
+            "RESHAPE": self._move,
+            "SOFTMAX": self._softmax,
+            "SQUEEZE": self._move,
+            "SUB": self._elementwise(relax.op.subtract),
+            "TANH": lambda _, op: stock["TANH"](op=op),
+            "TRANSPOSE": self._transpose,
+        }
+
+    # TVM keys its expressions by tensor name, which files need not give or keep unique.
+
+    def get_expr(self, input_tensor_idx: int) -> relax.Expr:
+        return self.exp_tab.get_expr(str(int(input_tensor_idx)))
+
+    def has_expr(self, input_tensor_idx: int) -> bool:
+        return bool(self.exp_tab.has_expr(str(int(input_tensor_idx))))
+
+    def get_tensor_shape(self, tensor_wrapper: TensorWrapper) -> npt.NDArray[np.int32]:
+        return np.asarray(self.checked.graph.tensors[tensor_wrapper.tensor_idx].shape, dtype=np.int32)
+
+    def convert_op_to_relax(self) -> list[tuple[relax.Var, Place]]:
+        """Convert every operator in order; (the variable of its output, its place) of each."""
+        written: list[tuple[relax.Var, Place]] = []
+        for operands in self.checked.operands:
+            operator = operands.operator
+            value = self.converters[operator.op](operands, self.subgraph.Operators(operator.index))
+            # Bound to a variable here: TVM would copy the expression into each of its users.
+            variable = self.bb.emit(value)
+            found = tuple(int(d) for d in variable.ty.shape)
+            if found != operands.output.shape or str(variable.ty.dtype) != operands.output.dtype:
+                raise ModelError(f"{operands.place()}: TVM's frontend gives {found} {variable.ty.dtype}.")
+            self.exp_tab.set_expr(str(operands.output.index), variable)
+            written.append((variable, place_of(self.checked.graph, operator)))
+        return written
+
+    # Tensors as expressions.
+
+    def _stored(self, tensor: TfliteTensor) -> relax.Expr:
+        """The integers of a tensor, as a variable or a constant."""
+        if self.has_expr(tensor.index):
+            return self.get_expr(tensor.index)
+        return relax.const(np.ascontiguousarray(tensor.values()), tensor.dtype)
+
+    @staticmethod
+    def _dequantized(stored: relax.Expr, scale: Any, zero_point: int, axis: int = 0) -> relax.Expr:
+        return relax.op.dequantize(
+            stored, relax.const(scale, "float32"), relax.const(zero_point, "int32"), axis, "float32"
+        )
+
+    def _real(self, tensor: TfliteTensor) -> relax.Expr:
+        """An activation in float32."""
+        stored = self._stored(tensor)
+        if tensor.quantization is None:
+            return stored
+        q = tensor.quantization
+        return self._dequantized(stored, q.scales[0], q.zero_points[0])
+
+    def _weights(
+        self, operands: Operands, layout: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], axis: int
+    ) -> relax.Expr:
+        """Constant weights in the layout wanted; the output channels are along `axis` of it."""
+        tensor = operands.input(1)
+        assert tensor.quantization is not None
+        scales = tensor.quantization.scales
+        scale: Any = np.asarray(scales, dtype=np.float32) if len(scales) > 1 else scales[0]
+        return self._dequantized(
+            relax.const(np.ascontiguousarray(layout(tensor.values())), "int8"),
+            scale,
+            0,
+            axis if len(scales) > 1 else 0,
+        )
+
+    def _with_bias(self, operands: Operands, value: relax.Expr) -> relax.Expr:
+        bias = operands.optional(2)
+        if bias is None:
+            return value
+        x, w = operands.input(0).quantization, operands.input(1).quantization
+        assert x is not None
+        assert w is not None
+        scales = np.float32(x.scales[0]) * np.asarray(w.scales, dtype=np.float32)
+        # Where the weights have one scale the bias keeps one too, as the converters write it.
+        scale: Any = scales if len(scales) > 1 else float(scales[0])
+        constant = relax.const(np.ascontiguousarray(bias.values()), "int32")
+        return relax.op.add(value, self._dequantized(constant, scale, 0))
+
+    def _quantized(self, operands: Operands, value: relax.Expr) -> relax.Expr:
+        """Quantise to the output's scale, then clamp to the fused activation."""
+        output = operands.output
+        assert output.quantization is not None
+        scale, zero_point = output.quantization.scales[0], output.quantization.zero_points[0]
+        stored = relax.op.quantize(
+            value, relax.const(scale, "float32"), relax.const(zero_point, "int32"), 0, output.dtype
+        )
+        field = ACTIVATION_FIELD.get(operands.operator.op)
+        activation = Activation.NONE if field is None else activation_of(operands, field)
+        assert activation is not None
+        low, high = activation_range(activation, scale, zero_point)
+        if activation == Activation.NONE or (low, high) == (-128, 127):
+            return stored
+        return relax.op.clip(stored, float(low), float(high))
+
+    # Converters: (operands, TVM's operator) → the expression of the output.
+
+    def _elementwise(self, function: Callable[..., relax.Expr]) -> Callable[[Operands, Any], relax.Expr]:
+        def convert(operands: Operands, _: Any) -> relax.Expr:
+            value = function(self._real(operands.input(0)), self._real(operands.input(1)))
+            return self._quantized(operands, value)
+
+        return convert
+
+    def _convolution(self, operands: Operands, weights: relax.Expr, layout: str, groups: int) -> relax.Expr:
+        window = window_of(operands)
+        value = relax.op.nn.conv2d(
+            self._real(operands.input(0)),
+            weights,
+            strides=list(window.strides),
+            padding=list(window.pads),
+            dilation=list(window.dilation),
+            groups=groups,
+            data_layout="NHWC",
+            kernel_layout=layout,
+        )
+        return self._quantized(operands, self._with_bias(operands, value))
+
+    def _conv2d(self, operands: Operands, _: Any) -> relax.Expr:
+        weights = self._weights(operands, lambda w: w.transpose(1, 2, 3, 0), axis=3)
+        groups = operands.input(0).shape[3] // operands.input(1).shape[3]
+        return self._convolution(operands, weights, "HWIO", groups)
+
+    def _depthwise(self, operands: Operands, _: Any) -> relax.Expr:
+        channels = operands.input(0).shape[3]
+        if channels == 1:
+            # One group: an ordinary convolution from one channel.
+            weights = self._weights(operands, lambda w: w.transpose(1, 2, 0, 3), axis=3)
+            return self._convolution(operands, weights, "HWIO", 1)
+        weights = self._weights(operands, lambda w: w.transpose(1, 2, 3, 0), axis=2)
+        return self._convolution(operands, weights, "HWOI", channels)
+
+    def _fully_connected(self, operands: Operands, _: Any) -> relax.Expr:
+        """The input flattened to (rows, depth) as LiteRT does, whatever its rank."""
+        x = operands.input(0)
+        assert x.quantization is not None
+        units, depth = operands.input(1).shape
+        rows = math.prod(x.shape) // depth
+        stored = self._stored(x)
+        if x.shape != (rows, depth):
+            stored = relax.op.reshape(stored, (rows, depth))
+        real = self._dequantized(stored, x.quantization.scales[0], x.quantization.zero_points[0])
+        value = relax.op.matmul(real, self._weights(operands, lambda w: w.transpose(1, 0), axis=1))
+        stored = self._quantized(operands, self._with_bias(operands, value))
+        return (
+            stored
+            if operands.output.shape == (rows, units)
+            else relax.op.reshape(stored, operands.output.shape)
+        )
+
+    def _average_pool(self, operands: Operands, _: Any) -> relax.Expr:
+        """TVM's own converter averages int32 and truncates."""
+        return self._pool(operands, relax.op.nn.avg_pool2d)
+
+    def _max_pool(self, operands: Operands, _: Any) -> relax.Expr:
+        return self._pool(operands, relax.op.nn.max_pool2d)
+
+    def _pool(self, operands: Operands, function: Callable[..., relax.Expr]) -> relax.Expr:
+        window = window_of(operands)
+        value = function(
+            self._real(operands.input(0)),
+            pool_size=list(window.kernel),
+            strides=list(window.strides),
+            padding=list(window.pads),
+            layout="NHWC",
+        )
+        return self._quantized(operands, value)
+
+    def _mean(self, operands: Operands, _: Any) -> relax.Expr:
+        keep = operands.options is not None and operands.options.boolean(0)
+        value = relax.op.mean(self._real(operands.input(0)), list(reduce_axes(operands)), keep)
+        return self._quantized(operands, value)
+
+    def _pad(self, operands: Operands, _: Any) -> relax.Expr:
+        fill = 0.0
+        value = operands.optional(2)
+        if value is not None:
+            assert value.quantization is not None
+            stored = int(value.values().ravel()[0])
+            fill = float(
+                np.float32(value.quantization.scales[0]) * (stored - value.quantization.zero_points[0])
+            )
+        widths = [width for pair in pad_widths(operands) for width in pair]
+        return self._quantized(
+            operands, relax.op.nn.pad(self._real(operands.input(0)), widths, pad_value=fill)
+        )
+
+    def _concatenation(self, operands: Operands, _: Any) -> relax.Expr:
+        reals = [self._real(operands.input(i)) for i in range(len(operands.inputs))]
+        return self._quantized(operands, relax.op.concat(reals, axis=concatenation_axis(operands)))
+
+    def _softmax(self, operands: Operands, _: Any) -> relax.Expr:
+        value = self._real(operands.input(0))
+        beta = softmax_beta(operands)
+        if beta != 1.0:
+            value = relax.op.multiply(value, relax.const(beta, "float32"))
+        return self._quantized(operands, relax.op.nn.softmax(value, axis=-1))
+
+    def _quantize(self, operands: Operands, _: Any) -> relax.Expr:
+        return self._quantized(operands, self._real(operands.input(0)))
+
+    def _move(self, operands: Operands, _: Any) -> relax.Expr:
+        return relax.op.reshape(self._stored(operands.input(0)), operands.output.shape)
+
+    def _transpose(self, operands: Operands, _: Any) -> relax.Expr:
+        return relax.op.permute_dims(self._stored(operands.input(0)), list(permutation(operands)))
+
+
+def convert_tflite(content: bytes, checked: CheckedGraph) -> tuple[tvm.IRModule, dict[str, Place]]:
+    """The Relax module, and the place of each of its variables.
+
+    Inputs are the parameters `input_0`, `input_1`, … of `main`; a single output is returned as it is,
+    several as a tuple.
+    """
+    model = tflite.Model.GetRootAsModel(content, 0)
+    graph = checked.graph
+    builder = relax.BlockBuilder()
+    expressions = ExprTable()
+    parameters = []
+    for position, index in enumerate(graph.inputs):
+        tensor = graph.tensors[index]
+        variable = relax.Var(f"input_{position}", relax.TensorType(tensor.shape, tensor.dtype))
+        expressions.set_expr(str(index), variable)
+        parameters.append(variable)
+    with builder.function("main", parameters):
+        with builder.dataflow():
+            converter = QdqConverter(model, model.Subgraphs(0), expressions, builder, checked)
+            written = converter.convert_op_to_relax()
+            outputs = [converter.get_expr(index) for index in graph.outputs]
+            result = builder.emit_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
+        builder.emit_func_output(result)
+    module = builder.get()
+    return module, record_places(module, written)
