@@ -307,14 +307,11 @@ def _rows(part: Part, inputs: Sequence[TensorSpec], numbers: npt.NDArray[Any], d
                 f"{printable(spec.name)} is {spec.shape}"
             )
         if data.quantization is not None and values.dtype.kind in "iu" and spec.quantization is not None:
-            scale, zero_point = data.quantization
-            if (
-                not np.isclose(scale, spec.quantization.scale, rtol=1e-4)
-                or zero_point != spec.quantization.zero_point
-            ):
+            (scale, zero_point), wanted = data.quantization, spec.quantization
+            if not np.isclose(scale, wanted.scale, rtol=1e-4) or zero_point != wanted.zero_point:
                 raise ModelError(
                     f"{data.source}: its integers mean scale {scale:g}, zero point {zero_point}, "
-                    f"and the model's input has scale {spec.quantization.scale:g}, zero point {spec.quantization.zero_point}",
+                    f"and the model's input has scale {wanted.scale:g}, zero point {wanted.zero_point}",
                     hint="save x as float32; edgekit quantises it for the model",
                 )
         stored.append(to_stored(values[numbers].reshape(len(numbers), *spec.shape), spec, name))

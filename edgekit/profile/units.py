@@ -1,0 +1,39 @@
+"""The agent's ticks in the unit that a target's measurements have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgekit.target import Target
+
+__all__ = ["TickUnit", "tick_unit"]
+
+
+@dataclass(frozen=True, slots=True)
+class TickUnit:
+    """`amount = ticks · per_tick`, in `unit`. `trusted` says that the clock shows the real speed of the
+    target.
+    """
+
+    unit: Literal["instructions", "cycles", "us"]
+    per_tick: float
+    trusted: bool
+
+    def amount(self, ticks: int) -> float:
+        return ticks * self.per_tick
+
+
+def tick_unit(target: Target) -> TickUnit:
+    """How a target's ticks are counted.
+
+    An emulator that gives each instruction 2^shift ns of virtual time (QEMU's `-icount shift=`) makes a tick
+    of a clock of `hz` worth (10⁹ / hz) / 2^shift instructions: 0.625 for 25 MHz and shift 6. A counter of
+    core cycles is taken as it stands; any other clock gives microseconds.
+    """
+    unit = target.unit
+    if target.emulator is not None:
+        return TickUnit(unit, (1e9 / target.clock.hz) / 2**target.emulator.icount_shift, target.clock.trusted)
+    if unit == "us":
+        return TickUnit(unit, 1e6 / target.clock.hz, target.clock.trusted)
+    return TickUnit(unit, 1.0, target.clock.trusted)

@@ -1,0 +1,215 @@
+"""The board's answers against the host reference, sample by sample, and the accuracy of what the board
+answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.artifacts import CompiledOperator, TensorSpec, Verification
+from edgekit.data import Rows
+from edgekit.errors import ModelError
+from edgekit.text import printable
+
+__all__ = ["FLOAT_TOLERANCE", "Accuracy", "Runner", "Verified", "accuracy_top1", "compare", "infer", "verify"]
+
+FLOAT_TOLERANCE = 1e-4
+"""For programs with float parts: the same float code contracts to fused multiply-adds on one core and not
+on another.
+"""
+
+Array = npt.NDArray[Any]
+
+
+class Runner(Protocol):
+    """What verification needs of a connected board or host reference."""
+
+    def write_input(self, index: int, data: bytes, program: int = 0) -> None: ...
+
+    def run(self, program: int = 0) -> object: ...
+
+    def read_output(self, index: int, program: int = 0) -> bytes: ...
+
+    def operator_checksums(self, program: int = 0) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The outcome, and what the board answered: each output is (N, *spec.shape) in its stored type."""
+
+    verification: Verification
+    outputs: tuple[Array, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """The share of rows whose largest value of output 0 is at the row's class."""
+
+    value: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """How far two answers are apart: over all, and the first place where they are too far."""
+
+    largest: float
+    identical: bool
+    place: tuple[int, int] | None
+    """(output, flat index in it), None where all is within what is allowed."""
+
+
+def infer(runner: Runner, inputs: Sequence[bytes], outputs: Sequence[TensorSpec]) -> tuple[Array, ...]:
+    """One inference: the outputs in their shapes and stored types.
+
+    Raises:
+        ModelError: The runner gave another number of bytes than the output has.
+    """
+    for index, data in enumerate(inputs):
+        runner.write_input(index, data)
+    runner.run()
+    return tuple(_array(runner.read_output(index), spec) for index, spec in enumerate(outputs))
+
+
+def verify(
+    reference: Runner,
+    board: Runner,
+    rows: Rows,
+    outputs: Sequence[TensorSpec],
+    operators: Sequence[CompiledOperator],
+    *,
+    exact: bool,
+    advanced: Callable[[int], None] = lambda done: None,
+) -> Verified:
+    """Run all rows on both and compare every byte that they answer.
+
+    With `exact` the bytes must be the same, and `max_abs_error` is in stored units. Otherwise an output may
+    differ by `FLOAT_TOLERANCE · max(1, |reference|)`, a quantised one by one step; `max_abs_error` and
+    `tolerance` are then in real units. All rows are run even when an early one differs, so that the error is
+    that of the whole set.
+    """
+    answers: list[tuple[Array, ...]] = []
+    largest, identical, first = 0.0, True, None
+    for row in range(len(rows)):
+        inputs = rows.input_bytes(row)
+        expected = infer(reference, inputs, outputs)
+        answer = infer(board, inputs, outputs)
+        difference = compare(expected, answer, outputs, exact=exact)
+        largest, identical = max(largest, difference.largest), identical and difference.identical
+        if first is None and difference.place is not None:
+            output, index = difference.place
+            first = _sentence(rows, row, outputs[output], output, index, expected[output], answer[output])
+            first += _first_operator(reference, board, inputs, operators, exact=exact)
+        answers.append(answer)
+        advanced(row + 1)
+    return Verified(
+        Verification(
+            mode="exact" if exact else "tolerance",
+            passed=first is None,
+            bit_exact=identical,
+            samples=len(rows),
+            tolerance=0.0 if exact else max(_allowed(spec) for spec in outputs),
+            max_abs_error=largest,
+            first_difference=first,
+        ),
+        tuple(np.stack([answer[index] for answer in answers]) for index in range(len(outputs))),
+    )
+
+
+def compare(
+    expected: Sequence[Array], answer: Sequence[Array], outputs: Sequence[TensorSpec], *, exact: bool
+) -> _Difference:
+    """Two answers to one row, output by output; the first difference is the first in the outputs' order."""
+    largest, identical, place = 0.0, True, None
+    for output, (one, other, spec) in enumerate(zip(expected, answer, outputs, strict=True)):
+        if one.tobytes() == other.tobytes():
+            continue
+        identical = False
+        scale = 1.0 if exact or spec.quantization is None else spec.quantization.scale
+        reals, others = one.astype(np.float64) * scale, other.astype(np.float64) * scale
+        with np.errstate(invalid="ignore"):
+            error = np.abs(reals - others)
+        # a NaN on one side only is as wrong as can be, on both sides it is the same answer
+        both = np.isnan(reals) & np.isnan(others)
+        error = np.where(both | (reals == others), 0.0, np.where(np.isnan(error), np.inf, error))
+        largest = max(largest, float(error.max()))
+        if exact:
+            bytes_differ = one.reshape(-1).view(np.uint8) != other.reshape(-1).view(np.uint8)
+            wrong = bytes_differ.reshape(one.size, -1).any(axis=1)
+        else:
+            relative = 1.0 if spec.quantization is not None else np.maximum(1.0, np.abs(reals))
+            # the step of a quantised output is compared after a division that need not be exact
+            wrong = (error > _allowed(spec) * relative * (1 + 1e-9)).reshape(-1)
+        if place is None and wrong.any():
+            place = (output, int(np.argmax(wrong)))
+    return _Difference(largest, identical, place)
+
+
+def accuracy_top1(rows: Rows, outputs: Sequence[Array]) -> Accuracy | None:
+    """Top-1 over the last axis of output 0; None where there are no classes, or not one answer for each row.
+
+    Raises:
+        ModelError: A row's class is one that the model has no output for.
+    """
+    if rows.y is None or not outputs:
+        return None
+    values = outputs[0].reshape(len(rows), -1)
+    if values.shape[1] != outputs[0].shape[-1] or values.shape[1] < 2:
+        return None
+    if int(rows.y.max()) >= values.shape[1]:
+        raise ModelError(
+            f"{rows.source}: y has class {int(rows.y.max())}, and the model's first output has "
+            f"{values.shape[1]} values"
+        )
+    return Accuracy(float(np.mean(np.argmax(values, axis=1) == rows.y)), len(rows))
+
+
+def _allowed(spec: TensorSpec) -> float:
+    return FLOAT_TOLERANCE if spec.quantization is None else spec.quantization.scale
+
+
+def _array(data: bytes, spec: TensorSpec) -> Array:
+    if len(data) != spec.size_bytes:
+        raise ModelError(
+            f"output {printable(spec.name)} came as {len(data)} bytes, and the model says {spec.size_bytes}",
+            hint="flash the bundle again: the board runs another image",
+        )
+    return np.frombuffer(data, dtype=np.dtype(spec.dtype).newbyteorder("<")).reshape(spec.shape)
+
+
+def _sentence(
+    rows: Rows, row: int, spec: TensorSpec, output: int, index: int, expected: Array, answer: Array
+) -> str:
+    return (
+        f"row {int(rows.numbers[row])} of {rows.source}, output {output} ({printable(spec.name, 60)}), "
+        f"index {index}: host {expected.reshape(-1)[index]}, board {answer.reshape(-1)[index]}"
+    )
+
+
+def _first_operator(
+    reference: Runner,
+    board: Runner,
+    inputs: Sequence[bytes],
+    operators: Sequence[CompiledOperator],
+    *,
+    exact: bool,
+) -> str:
+    """Where the two programs part ways, by the CRC-32 of every operator's output."""
+    sums: list[tuple[int, ...]] = []
+    for runner in (reference, board):
+        for index, data in enumerate(inputs):
+            runner.write_input(index, data)
+        sums.append(runner.operator_checksums())
+    if not len(sums[0]) == len(sums[1]) == len(operators):
+        return "; the host has other operators than the board, so the first wrong one can't be named"
+    for operator, host, device in zip(operators, *sums, strict=True):
+        if host != device:
+            what = "first operator that differs" if exact else "first operator whose bytes differ"
+            name = printable(operator.name, 80)
+            return f"; {what}: {operator.id} {operator.op} {name} ({operator.schedule})"
+    return "; run operator by operator all outputs are the same: the fault is in the run as a whole"
