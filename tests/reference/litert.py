@@ -40,13 +40,14 @@ class ReferenceModel:
 
     def tensors(self) -> Mapping[int, NDArray[Any]]:
         """All tensors of the last run that hold data, by their index in the file."""
-        found: dict[int, NDArray[Any]] = {}
-        for detail in self._interpreter.get_tensor_details():
-            try:
-                found[detail["index"]] = np.array(self._interpreter.get_tensor(detail["index"]))
-            except ValueError:
-                continue
-        return found
+        details = self._interpreter.get_tensor_details()
+        return {detail["index"]: value for detail in details if (value := self._value(detail)) is not None}
+
+    def _value(self, detail: Any) -> NDArray[Any] | None:
+        try:
+            return np.array(self._interpreter.get_tensor(detail["index"]))
+        except ValueError:  # LiteRT's way to say that a tensor holds no data
+            return None
 
 
 def run_reference(content: bytes, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

@@ -2,7 +2,8 @@
 
 Uses the flatbuffer object API that LiteRT ships (`ai_edge_litert.schema_py_generated`). Every activation is
 per-tensor int8 unless a method says otherwise; layouts are TFLite's: activations (N, H, W, C), convolution
-weights (C_out, H, W, C_in), depthwise weights (1, H, W, C_in·multiplier), fully connected weights (C_out, C_in).
+weights (C_out, KH, KW, C_in), depthwise weights (1, KH, KW, C_in·multiplier), fully connected weights
+(C_out, C_in).
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class TfliteBuilder:
         self,
         x: Tensor,
         weights: NDArray[np.int8],
-        bias: NDArray[np.int32] | None,
+        bias: NDArray[np.int32],
         weight_scales: Sequence[float],
         scale: float,
         zero_point: int,
@@ -149,7 +150,7 @@ class TfliteBuilder:
         self,
         x: Tensor,
         weights: NDArray[np.int8],
-        bias: NDArray[np.int32] | None,
+        bias: NDArray[np.int32],
         weight_scales: Sequence[float],
         scale: float,
         zero_point: int,
