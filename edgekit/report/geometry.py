@@ -1,0 +1,112 @@
+"""Where things stand in the report's two charts. Pure arithmetic: numbers in, coordinates out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edgekit.artifacts import Allocation
+
+__all__ = ["MemoryChart", "Rectangle", "Tick", "memory_chart", "ticks"]
+
+WIDTH: Final = 960.0
+HEIGHT: Final = 340.0
+LEFT: Final = 76.0
+RIGHT: Final = 12.0
+TOP: Final = 14.0
+BOTTOM: Final = 40.0
+
+CHARACTER_WIDTH: Final = 6.4
+"""Of the chart's 11 px text, on average; decides whether a name fits into its rectangle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A mark on an axis, at `position` in the chart's own units."""
+
+    position: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """One tensor's or workspace's place in the arena, over the steps in which it is live."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    kind: str
+    label: str
+    """Its name where that fits inside, else empty."""
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryChart:
+    """The arena over time: x is the operator step, y the offset in bytes, growing upwards."""
+
+    width: float
+    height: float
+    left: float
+    right: float
+    top: float
+    bottom: float
+    rectangles: tuple[Rectangle, ...]
+    steps: tuple[Tick, ...]
+    offsets: tuple[Tick, ...]
+
+
+def ticks(limit: int, count: int) -> tuple[int, ...]:
+    """At most `count` + 1 sizes from 0 to `limit` > 0 bytes, a power of two apart, whole KiB if many."""
+    scale = 1024 if limit >= 4096 else 1
+    step = scale
+    while limit / step > count:
+        step *= 2
+    return tuple(range(0, limit + 1, step))
+
+
+def memory_chart(allocations: Sequence[Allocation], names: Sequence[str], arena_bytes: int) -> MemoryChart:
+    """Lay out `allocations` of an arena of `arena_bytes` > 0. `names` are theirs, safe to show."""
+    step_count = 1 + max((allocation.last for allocation in allocations), default=0)
+    step_width = (WIDTH - LEFT - RIGHT) / step_count
+    per_byte = (HEIGHT - TOP - BOTTOM) / max(arena_bytes, 1)
+    floor = HEIGHT - BOTTOM
+
+    def rectangle(allocation: Allocation, name: str) -> Rectangle:
+        width = step_width * (allocation.last - allocation.first + 1)
+        height = per_byte * allocation.size_bytes
+        fits = height >= 14 and width >= CHARACTER_WIDTH * len(name) + 8
+        return Rectangle(
+            x=round(LEFT + step_width * allocation.first, 2),
+            y=round(floor - per_byte * (allocation.offset + allocation.size_bytes), 2),
+            width=round(width, 2),
+            height=round(height, 2),
+            kind=allocation.kind,
+            label=name if fits else "",
+            title=(
+                f"{name} ({allocation.kind}): {allocation.size_bytes:,} B at offset {allocation.offset:,}, "
+                f"live in steps {allocation.first} to {allocation.last}"
+            ),
+        )
+
+    every = -(-step_count // 24)
+    return MemoryChart(
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+        right=WIDTH - RIGHT,
+        top=TOP,
+        bottom=floor,
+        rectangles=tuple(
+            rectangle(allocation, name) for allocation, name in zip(allocations, names, strict=True)
+        ),
+        steps=tuple(
+            Tick(round(LEFT + step_width * (step + 0.5), 2), str(step))
+            for step in range(0, step_count, every)
+        ),
+        offsets=tuple(
+            Tick(round(floor - per_byte * size, 2), f"{size:,} B") for size in ticks(max(arena_bytes, 1), 6)
+        ),
+    )
