@@ -93,7 +93,7 @@ class MemoryRegion(_Section):
 
     name: RegionName
     start: Address
-    size_bytes: Annotated[Size, Field(alias="size")]
+    size_bytes: Size = Field(alias="size")
     holds: Annotated[tuple[Content, ...], Field(min_length=1, max_length=5)]
 
     @property
@@ -139,7 +139,7 @@ class Emulator(_Section):
 class Target(_Section):
     """A board that edgekit deploys to, as its file describes it."""
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")]
+    schema_version: Literal[1] = Field(alias="schema")
     name: BoardName
     description: Description
     platform: Platform

@@ -1,0 +1,33 @@
+"""The bundle's README: five lines that build a program around the model, as they stand."""
+
+from __future__ import annotations
+
+from edgekit.artifacts import MemoryUse
+from edgekit.target import Target
+
+__all__ = ["bundle_readme"]
+
+
+def bundle_readme(target: Target, library: str, image: str, memory: MemoryUse) -> str:
+    """Text for an application developer. All names in it are edgekit's own; none comes from the model."""
+    bare_metal = target.platform != "linux"
+    # nosys: an application brings its own start-up and system calls; newlib's empty ones make it link here.
+    specs = ["--specs=nano.specs", "--specs=nosys.specs"] if bare_metal else []
+    compiler = " ".join([f"{target.toolchain.prefix}gcc", *target.toolchain.flags, "-O2", *specs])
+    return f"""# {library} for {target.name}
+
+`lib{library}.a` is the model: call `edgekit_model_run()` of `edgekit_model.h` in your own program. These five
+lines, typed in this folder, build one:
+
+```sh
+cat > main.c <<'END'
+#include "edgekit_model.h"
+int main(void) {{ *(char *)edgekit_model_input(0) = 1; return edgekit_model_run(); }}
+END
+{compiler} -I. main.c -L. -l{library} -lm -o app
+```
+
+The model takes {memory.weights_bytes} bytes of constants and {memory.arena_bytes} bytes of memory.
+`{image}` is the model together with edgekit's agent, for `edgekit flash`, `run` and `profile`;
+`manifest.json` has the hash of every file and the versions of all that made them.
+"""
