@@ -1,0 +1,1 @@
+"""Code generation: object code for the operators, C for what calls them."""

@@ -1,0 +1,144 @@
+"""Scheduled PrimFuncs to one object file whose functions have plain C signatures.
+
+TVM's own calling convention packs arguments for its runtime. Here each buffer parameter becomes a raw pointer:
+`void k3(const int8_t *input, const int8_t *weights, …, int8_t *output, uint8_t *workspace)`, so that the object
+needs nothing of TVM when it is linked.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import s_tir, tirx
+from tvm.ir import PointerType, PrimType
+
+from edgekit.artifacts import ITEM_SIZE
+
+__all__ = ["Lowered", "compile_object", "lower_function", "same_function", "tvm_target"]
+
+STACK_BUFFER_BYTES = 256
+"""Buffers of up to this size live on the stack; larger ones come from the arena's plan."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lowered:
+    """A PrimFunc lowered to loops over raw pointers, and the temporaries it takes behind its own parameters (bytes)."""
+
+    function: Any
+    temporaries: tuple[int, ...]
+
+
+def tvm_target(mtriple: str | None, mcpu: str | None, mattr: Sequence[str]) -> Any:
+    """TVM's LLVM target; without a triple the machine that edgekit runs on."""
+    options: dict[str, Any] = {"kind": "llvm"}
+    if mtriple is not None:
+        options["mtriple"] = mtriple
+    if mcpu is not None:
+        options["mcpu"] = mcpu
+    if mattr:
+        options["mattr"] = list(mattr)
+    return tvm.target.Target(options)
+
+
+def lower_function(function: Any) -> Lowered:
+    """Blocks to plain loops, then buffers to raw pointers, then large temporaries to the workspace."""
+    module = _run_passes(tvm.IRModule({"main": function}), _LOWERING)
+    return _raw_pointers(module["main"])
+
+
+def same_function(first: Any, second: Any) -> bool:
+    """True when two lowered functions would be the same code."""
+    return bool(tvm_ffi.structural_equal(first, second))
+
+
+# The order is TVM's own for CPUs, without the passes that serve its runtime (packed calls, device splitting).
+_LOWERING = (
+    s_tir.transform.LowerInitBlock,
+    s_tir.transform.PlanAndUpdateBufferAllocationLocation,
+    s_tir.transform.ConvertBlocksToOpaque,
+    s_tir.transform.CompactBufferAllocation,
+    s_tir.transform.LowerMatchBuffer,
+    tirx.transform.StmtSimplify,
+    s_tir.transform.LowerOpaqueBlock,
+    tirx.transform.FlattenBuffer,
+    tirx.transform.UnrollLoop,
+    tirx.transform.StmtSimplify,
+    tirx.transform.RemoveNoOp,
+)
+
+
+def _run_passes(module: Any, passes: Sequence[Any]) -> Any:
+    with tvm.transform.PassContext(opt_level=3):
+        for each in passes:
+            module = each()(module)
+    return module
+
+
+def _raw_pointers(function: Any) -> Lowered:
+    """Parameters become pointers declared as buffers; large temporaries become pointers into the workspace."""
+    parameters: list[Any] = []
+    declarations: list[Any] = []
+    for buffer in function.params:
+        pointer = _pointer_to(buffer)
+        parameters.append(pointer)
+        declarations.append(tirx.DeclBuffer(buffer, data=pointer))
+
+    temporaries: list[tuple[Any, int]] = []
+
+    def place(allocation: Any) -> Any:
+        size = _size_bytes(allocation.buffer)
+        if size <= STACK_BUFFER_BYTES:
+            # Otherwise the builtin lowering would ask TVM's runtime for memory.
+            return tirx.AllocBuffer(
+                allocation.buffer, annotations={"disable_lower_builtin": tirx.const(1, "int32")}
+            )
+        pointer = _pointer_to(allocation.buffer)
+        temporaries.append((pointer, size))
+        return tirx.DeclBuffer(allocation.buffer, data=pointer)
+
+    body = tvm_ffi.structural_map(function.body, (tirx.AllocBuffer, place))
+    statements = list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
+    raw = tirx.PrimFunc(
+        [*parameters, *(pointer for pointer, _ in temporaries)], tirx.SeqStmt([*declarations, *statements])
+    )
+    for key, value in dict(function.attrs).items():
+        raw = raw.with_attr(key, value)
+    return Lowered(raw, tuple(size for _, size in temporaries))
+
+
+def _pointer_to(buffer: Any) -> Any:
+    return tirx.Var(f"{buffer.name}_pointer", PointerType(PrimType(str(buffer.ty.dtype)), "global"))
+
+
+def _size_bytes(buffer: Any) -> int:
+    return math.prod(int(size) for size in buffer.ty.shape) * ITEM_SIZE[str(buffer.ty.dtype)]
+
+
+def compile_object(functions: Mapping[str, Any], target: Any) -> bytes:
+    """Lowered functions by symbol name to the bytes of one relocatable ELF object."""
+    module = tvm.IRModule(
+        {symbol: function.with_attr("global_symbol", symbol) for symbol, function in functions.items()}
+    )
+    host = target.with_host(target)
+    with tvm.transform.PassContext(opt_level=3):
+        module = tirx.transform.BindTarget(host)(module)
+        for each in _FINISHING:
+            module = each()(module)
+    library = tvm.get_global_func("target.build.llvm")(module, target)
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as directory:
+        path = Path(directory) / "kernels.o"
+        library.write_to_file(str(path), "o")
+        return path.read_bytes()
+
+
+_FINISHING = (
+    tirx.transform.LowerTVMBuiltin,
+    tirx.transform.LowerIntrin,
+)

@@ -1,0 +1,182 @@
+"""From a Program to a CompiledModel: schedule, plan the arena, generate object code and C."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import edgekit
+from edgekit.artifacts import CompiledModel, CompiledOperator, Model
+from edgekit.compiler import operators as op
+from edgekit.compiler.codegen.driver import Argument, Call, Driver, render_header, render_source
+from edgekit.compiler.codegen.objects import compile_object, lower_function, same_function, tvm_target
+from edgekit.compiler.codegen.weights import Weights
+from edgekit.compiler.lowering import lower_model
+from edgekit.compiler.plan import Plan, in_place_steps, plan_memory
+from edgekit.compiler.program import Program
+from edgekit.compiler.schedules import Kernel, schedule_step
+from edgekit.errors import ModelError
+
+if TYPE_CHECKING:
+    from edgekit.target import Target
+
+__all__ = ["compile_model", "compile_program"]
+
+PREFIX = "edgekit_model"
+
+
+def compile_model(model: Model, target: Target) -> CompiledModel:
+    """Compile a model for a target. The same model, target and edgekit give the same bytes.
+
+    Raises:
+        UnsupportedError: operators without an integer form.
+        ModelError: a model that computes nothing.
+    """
+    return compile_program(lower_model(model), target, name=model.name)
+
+
+def compile_program(program: Program, target: Target, *, name: str) -> CompiledModel:
+    """Compile a lowered program for a target."""
+    if not program.steps:
+        raise ModelError(f"{name} computes nothing: its outputs are its inputs")
+    in_place = in_place_steps(program)
+    kernels = [
+        schedule_step(target.schedules, program, step, in_place=position in in_place)
+        for position, step in enumerate(program.steps)
+    ]
+    code = _generate_code(kernels, target)
+    plan = plan_memory(program, code.temporaries)
+    weights = Weights(PREFIX)
+    calls = tuple(
+        _call(program, position, kernels[position], code, plan, weights)
+        for position in range(len(program.steps))
+    )
+    driver = Driver(
+        prefix=PREFIX,
+        version=edgekit.__version__,
+        arena_bytes=plan.arena_bytes,
+        calls=calls,
+        inputs=tuple((spec, _offset(program, plan, tensor)) for spec, tensor in program.inputs),
+        outputs=tuple((spec, _offset(program, plan, tensor)) for spec, tensor in program.outputs),
+    )
+    files, model_hash = _render(driver, code.object_file, weights)
+    return CompiledModel(
+        name=name,
+        target=target.name,
+        version=edgekit.__version__,
+        model_hash=model_hash,
+        files=files,
+        inputs=tuple(spec for spec, _ in program.inputs),
+        outputs=tuple(spec for spec, _ in program.outputs),
+        operators=tuple(
+            _compiled_operator(
+                program, position, kernels[position], calls[position], code.temporaries[position]
+            )
+            for position in range(len(program.steps))
+        ),
+        allocations=plan.allocations,
+        arena_bytes=plan.arena_bytes,
+        weights_bytes=weights.size_bytes,
+        macs=program.macs,
+        parameters=program.parameters,
+        exact=not any(isinstance(step.operator, op.Dequantize) for step in program.steps),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Code:
+    """Object code, the symbol of each step's kernel, and the temporaries that each takes (bytes)."""
+
+    object_file: bytes
+    symbols: tuple[str, ...]
+    temporaries: tuple[tuple[int, ...], ...]
+
+
+def _generate_code(kernels: Sequence[Kernel], target: Target) -> _Code:
+    """Lower every kernel; equal ones become one function."""
+    functions: dict[str, Any] = {}
+    symbols, temporaries = [], []
+    for kernel in kernels:
+        lowered = lower_function(kernel.function)
+        symbol = next(
+            (known for known, function in functions.items() if same_function(function, lowered.function)),
+            f"{PREFIX}_k{len(functions)}",
+        )
+        functions.setdefault(symbol, lowered.function)
+        symbols.append(symbol)
+        temporaries.append(lowered.temporaries)
+    compile_options = target.compile
+    llvm = tvm_target(compile_options.mtriple, compile_options.mcpu, compile_options.mattr)
+    return _Code(compile_object(functions, llvm), tuple(symbols), tuple(temporaries))
+
+
+def _offset(program: Program, plan: Plan, tensor: int) -> int:
+    return plan.storage_offsets[program.tensors[tensor].storage]
+
+
+def _call(program: Program, position: int, kernel: Kernel, code: _Code, plan: Plan, weights: Weights) -> Call:
+    step = program.steps[position]
+    arguments = []
+    for tensor in (program.tensors[index] for index in step.inputs):
+        if tensor.data is not None:
+            arguments.append(Argument(tensor.dtype, written=False, symbol=weights.add(tensor.data)))
+        else:
+            arguments.append(
+                Argument(tensor.dtype, written=False, offset=plan.storage_offsets[tensor.storage])
+            )
+    for values in kernel.constants:
+        arguments.append(Argument(str(values.dtype), written=False, symbol=weights.add(values)))
+    output = program.tensors[step.output]
+    output_offset = plan.storage_offsets[output.storage]
+    arguments.append(Argument(output.dtype, written=True, offset=output_offset))
+    for index in range(len(code.temporaries[position])):
+        arguments.append(Argument("uint8", written=True, offset=plan.workspace_offsets[position, index]))
+    return Call(
+        step.operator.NAME, code.symbols[position], tuple(arguments), output_offset, output.size_bytes
+    )
+
+
+def _render(driver: Driver, object_file: bytes, weights: Weights) -> tuple[Mapping[str, bytes], str]:
+    """The files, and the hash that names them: over everything but the places where the hash itself stands."""
+    binary, assembly = weights.binary(), weights.assembly("weights.bin").encode()
+    unnamed = "0" * 64
+    digest = hashlib.sha256()
+    for part in (
+        object_file,
+        binary,
+        assembly,
+        render_source(driver, unnamed).encode(),
+        render_header(driver, unnamed).encode(),
+    ):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    model_hash = digest.hexdigest()
+    files = {
+        "kernels.o": object_file,
+        "weights.bin": binary,
+        "weights.S": assembly,
+        "model.c": render_source(driver, model_hash).encode(),
+        f"{driver.prefix}.h": render_header(driver, model_hash).encode(),
+    }
+    return files, model_hash
+
+
+def _compiled_operator(
+    program: Program, position: int, kernel: Kernel, call: Call, temporaries: Sequence[int]
+) -> CompiledOperator:
+    step = program.steps[position]
+    output = program.tensors[step.output]
+    return CompiledOperator(
+        id=position,
+        name=output.name,
+        op=step.operator.NAME,
+        schedule=kernel.name,
+        macs=step.operator.macs(output.shape),
+        output_offset=call.output_offset,
+        output_bytes=call.output_bytes,
+        workspace_bytes=sum(temporaries),
+        weights_bytes=sum(values.nbytes for values in kernel.constants),
+        output_shape=output.shape,
+    )

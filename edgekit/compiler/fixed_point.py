@@ -1,0 +1,135 @@
+"""Fixed-point requantisation with TFLite's arithmetic: the multipliers, and the integer expressions in TIR.
+
+A real multiplier is stored as `multiplier / 2^31 * 2^shift` with `multiplier` in [2^30, 2^31) (TFLite,
+`quantization_util.cc:QuantizeMultiplier`). The two ways of applying it differ in their rounding and both occur
+in TFLite's reference kernels (`common.h:MultiplyByQuantizedMultiplier`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+
+__all__ = [
+    "high_multiply_shifted",
+    "quantize_multiplier",
+    "quantize_multipliers",
+    "requantize_double_rounding",
+    "requantize_single_rounding",
+    "round_half_away",
+    "saturate",
+    "shift_right_double_rounding",
+]
+
+INT32_MAX = 2**31 - 1
+
+
+def quantize_multiplier(real: float) -> tuple[int, int]:
+    """Return `(multiplier, shift)` with real ≈ multiplier / 2^31 · 2^shift.
+
+    A multiplier too small to matter (shift < −31) becomes (0, 0), as in TFLite.
+
+    Raises:
+        ValueError: `real` is negative, not finite or 2^30 and more.
+    """
+    if not math.isfinite(real) or real < 0:
+        raise ValueError(f"a requantisation multiplier must be finite and not negative, not {real}")
+    mantissa, shift = math.frexp(real)
+    multiplier = math.floor(mantissa * 2**31 + 0.5)
+    if multiplier == 2**31:
+        multiplier //= 2
+        shift += 1
+    if shift < -31:
+        return 0, 0
+    if shift > 30:
+        raise ValueError(f"the requantisation multiplier {real} is 2^30 or more")
+    return multiplier, shift
+
+
+def quantize_multipliers(
+    reals: Sequence[float] | NDArray[np.float64],
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """`quantize_multiplier` of each real: multipliers and shifts, both (N,) int32."""
+    pairs = [quantize_multiplier(float(real)) for real in reals]
+    return (
+        np.array([multiplier for multiplier, _ in pairs], np.int32),
+        np.array([shift for _, shift in pairs], np.int32),
+    )
+
+
+def round_half_away(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round to the nearest integer, ties away from zero (C's `round`, TFLite's `TfLiteRound`)."""
+    return np.trunc(values + np.copysign(0.5, values))
+
+
+def _i32(value: int) -> Any:
+    return tirx.const(value, "int32")
+
+
+def _i64(value: int) -> Any:
+    return tirx.const(value, "int64")
+
+
+def _wide(value: Any) -> Any:
+    return tirx.Cast("int64", value)
+
+
+def _rounding_high_multiply(value: Any, multiplier: Any) -> Any:
+    """SaturatingRoundingDoublingHighMul for multiplier ≥ 0: (value · multiplier + 2^30) >> 31, as int32.
+
+    gemmlowp adds a nudge of 2^30 or 1 − 2^30 and divides towards zero; both are this floor. Saturation happens only
+    for INT32_MIN · INT32_MIN, which a multiplier ≥ 0 excludes.
+    """
+    return tirx.Cast("int32", tirx.shift_right(_wide(value) * _wide(multiplier) + _i64(1 << 30), _i64(31)))
+
+
+def _rounding_shift_right(value: Any, exponent: Any) -> Any:
+    """RoundingDivideByPOT: value / 2^exponent, ties away from zero, without overflow at INT32_MAX."""
+    mask = tirx.shift_left(_i32(1), exponent) - _i32(1)
+    remainder = tirx.bitwise_and(value, mask)
+    negative = tirx.Cast("int32", value < _i32(0))
+    threshold = tirx.shift_right(mask, _i32(1)) + negative
+    return tirx.shift_right(value, exponent) + tirx.Cast("int32", remainder > threshold)
+
+
+def high_multiply_shifted(value: Any, multiplier: Any, shift: Any, shifts: NDArray[np.int32]) -> Any:
+    """The first half of double rounding: (value · 2^max(shift, 0)) · multiplier / 2^31, rounded.
+
+    Args:
+        value: int32 expression.
+        multiplier: int32 expression, the channel's multiplier.
+        shift: int32 expression, the channel's shift (positive is to the left).
+        shifts: all values that `shift` can take: what cannot happen is not generated.
+    """
+    if (shifts > 0).any():
+        value = tirx.shift_left(value, shift if (shifts >= 0).all() else tirx.max(shift, _i32(0)))
+    return _rounding_high_multiply(value, multiplier)
+
+
+def shift_right_double_rounding(value: Any, shift: Any, shifts: NDArray[np.int32]) -> Any:
+    """The second half of double rounding: value / 2^max(−shift, 0), ties away from zero."""
+    if not (shifts < 0).any():
+        return value
+    return _rounding_shift_right(value, -shift if (shifts <= 0).all() else tirx.max(-shift, _i32(0)))
+
+
+def requantize_double_rounding(value: Any, multiplier: Any, shift: Any, shifts: NDArray[np.int32]) -> Any:
+    """TFLite's MultiplyByQuantizedMultiplier with two roundings, on an int32 TIR expression."""
+    return shift_right_double_rounding(high_multiply_shifted(value, multiplier, shift, shifts), shift, shifts)
+
+
+def requantize_single_rounding(value: Any, multiplier: Any, shift: Any) -> Any:
+    """(value · multiplier + 2^(30 − shift)) >> (31 − shift) in 64 bits: one rounding, ties upwards."""
+    total = _i64(31) - _wide(shift)
+    rounding = tirx.shift_left(_i64(1), total - _i64(1))
+    return tirx.Cast("int32", tirx.shift_right(_wide(value) * _wide(multiplier) + rounding, total))
+
+
+def saturate(value: Any, low: int, high: int, dtype: str = "int8") -> Any:
+    """Clamp an int32 expression to [low, high] and narrow it."""
+    return tirx.Cast(dtype, tirx.min(tirx.max(value, _i32(low)), _i32(high)))

@@ -1,0 +1,284 @@
+"""The integer lowering: a Relax module in QDQ form becomes a Program of integer operators.
+
+The graph is walked once, in order. Every Relax variable gets a `Value` (what is known of it) from the rule of the
+operator that makes it; integer operators are emitted when the quantize that fixes their output scale is met. What
+has no integer form is collected and reported together, with its place in the source file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import relax
+
+from edgekit.artifacts import Model, Place, Quantization, TensorSpec
+from edgekit.compiler import operators as op
+from edgekit.compiler.lowering.builder import ProgramBuilder, identity_order
+from edgekit.compiler.lowering.rules import RULES, UINT8_OFFSET, Site
+from edgekit.compiler.lowering.simplify import simplify
+from edgekit.compiler.lowering.values import (
+    Constant,
+    Float,
+    NoIntegerForm,
+    Pending,
+    Real,
+    Stored,
+    Tuple,
+    Unknown,
+    Value,
+)
+from edgekit.compiler.program import Program
+from edgekit.errors import ModelError, UnsupportedError
+
+__all__ = ["Refusal", "lower_model", "lower_partly"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An operator that has no integer form as it is used here, and why."""
+
+    relax_op: str
+    place: Place | None
+    reason: str
+
+    def __str__(self) -> str:
+        if self.place is None:
+            return f"{self.relax_op.removeprefix('relax.')}: {self.reason}"
+        return f"{self.place.op} #{self.place.index} '{self.place.name}': {self.reason}"
+
+
+def lower_model(model: Model) -> Program:
+    """Lower a QDQ model to integers.
+
+    Raises:
+        UnsupportedError: operators without an integer form, all of them named.
+        ModelError: inputs or outputs that make no sense.
+    """
+    program, refusals = lower_partly(model)
+    if refusals:
+        unique = list(dict.fromkeys(map(str, refusals)))
+        listing = "\n  ".join(unique)
+        raise UnsupportedError(
+            f"{model.name} has {len(unique)} operator{'s' * (len(unique) != 1)} without an integer form:\n  {listing}",
+            hint="edgekit analyze MODEL shows every operator; replace or requantise the ones named here",
+        )
+    return program
+
+
+def lower_partly(model: Model) -> tuple[Program, tuple[Refusal, ...]]:
+    """Lower what can be lowered, for `edgekit analyze`: the program so far and what was refused."""
+    return _Lowering(model).run()
+
+
+class _Lowering:
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.function: Any = model.module["main"]
+        self.builder = ProgramBuilder()
+        self.values: dict[Any, Value] = {}
+        self.refusals: list[Refusal] = []
+        self.inputs: list[tuple[TensorSpec, int]] = []
+
+    def run(self) -> tuple[Program, tuple[Refusal, ...]]:
+        self._declare_inputs()
+        for binding in _bindings(self.function):
+            self.values[binding.var] = self._value_of_binding(binding)
+        outputs = self._outputs()
+        inputs = tuple((self._input_spec(spec, tensor), tensor) for spec, tensor in self.inputs)
+        program = Program(tuple(self.builder.tensors), tuple(self.builder.steps), inputs, tuple(outputs))
+        return (program if self.refusals else simplify(program)), tuple(self.refusals)
+
+    # --- inputs and outputs --------------------------------------------------------------------------------------
+
+    def _declare_inputs(self) -> None:
+        for name, parameter in zip(self.model.input_names, self.function.params, strict=True):
+            shape, dtype = _static_type(parameter, name)
+            quantization = self._boundary_quantization(parameter) if dtype == "float32" else None
+            if quantization is not None:
+                # The quantize at the boundary is the host's work: the program takes integers.
+                scale, zero_point, source_dtype = quantization
+                offset = UINT8_OFFSET if source_dtype == "uint8" else 0
+                stored = Quantization(scale, zero_point - offset)
+                tensor = self.builder.tensor(name, shape, "int8", stored)
+                spec = TensorSpec(name, shape, "int8", stored)
+                self.values[parameter] = Real(tensor, identity_order(len(shape)), stored)
+            else:
+                tensor = self.builder.tensor(name, shape, dtype, None)
+                spec = TensorSpec(name, shape, dtype)
+                self.values[parameter] = self._input_value(parameter, tensor, dtype, shape)
+            self.inputs.append((spec, tensor))
+
+    def _input_value(self, parameter: Any, tensor: int, dtype: str, shape: tuple[int, ...]) -> Value:
+        order = identity_order(len(shape))
+        if dtype == "int8":
+            return Stored(tensor, order)
+        if dtype == "uint8":
+            shift = op.Requantize(UINT8_OFFSET, 0, None, op.FullRange)
+            signed = self.builder.step(shift, (tensor,), None, parameter.name, shape, None)
+            return Stored(signed, order, UINT8_OFFSET)
+        if dtype == "float32":
+            return Float(tensor)
+        self.refusals.append(Refusal("input", Place("input", parameter.name, 0), f"an input of type {dtype}"))
+        return Unknown()
+
+    def _input_spec(self, spec: TensorSpec, tensor: int) -> TensorSpec:
+        """The spec with the quantisation that the first dequantize of the input stated."""
+        if spec.quantization is not None:
+            return spec
+        quantization = self.builder.tensors[tensor].quantization
+        if spec.dtype == "uint8":
+            signed = next(step.output for step in self.builder.steps if step.inputs == (tensor,))
+            inner = self.builder.tensors[signed].quantization
+            quantization = inner and Quantization(inner.scale, inner.zero_point + UINT8_OFFSET)
+        return TensorSpec(spec.name, spec.shape, spec.dtype, quantization)
+
+    def _boundary_quantization(self, parameter: Any) -> tuple[float, int, str] | None:
+        """The one 8-bit quantisation that every reader of a float input applies first, else None."""
+        found: set[tuple[float, int, str]] = set()
+        for binding in _bindings(self.function):
+            call = binding.value
+            arguments = list(getattr(call, "args", ()))
+            if parameter not in arguments:
+                continue
+            if _op_name(call) != "relax.quantize" or str(call.attrs.out_dtype) not in ("int8", "uint8"):
+                return None
+            scale, zero_point = (self._constant(argument) for argument in arguments[1:3])
+            if scale is None or zero_point is None or scale.array.size != 1:
+                return None
+            found.add(
+                (float(scale.array.reshape(())), int(zero_point.array.reshape(())), str(call.attrs.out_dtype))
+            )
+        return found.pop() if len(found) == 1 else None
+
+    def _outputs(self) -> list[tuple[TensorSpec, int]]:
+        body = self.function.body.body
+        value = self._value(body)
+        fields = value.fields if isinstance(value, Tuple) else (value,)
+        if len(fields) != len(self.model.output_names):
+            raise ModelError(
+                f"{self.model.name} returns {len(fields)} tensors and names {len(self.model.output_names)}"
+            )
+        outputs = []
+        for name, field in zip(self.model.output_names, fields, strict=True):
+            output = self._output(name, field)
+            if output is not None:
+                outputs.append(output)
+        return outputs
+
+    def _output(self, name: str, value: Value) -> tuple[TensorSpec, int] | None:
+        if isinstance(value, Unknown):
+            return None
+        if isinstance(value, Pending):
+            place = value.place
+            self.refusals.append(
+                Refusal("output", place, f"its result is the output '{name}' and is not quantised")
+            )
+            return None
+        if isinstance(value, Float):
+            tensor = self.builder.tensors[value.tensor]
+            return TensorSpec(name, tensor.shape, tensor.dtype), value.tensor
+        if not isinstance(value, (Stored, Real)):
+            raise ModelError(f"the output '{name}' of {self.model.name} is a constant")
+        order = identity_order(len(value.order))
+        index = self.builder.in_order(value.tensor, value.order, order, None)
+        tensor = self.builder.tensors[index]
+        quantization = value.quantization if isinstance(value, Real) else tensor.quantization
+        if isinstance(value, Stored) and value.offset == UINT8_OFFSET:
+            if quantization is not None:
+                quantization = Quantization(quantization.scale, quantization.zero_point + UINT8_OFFSET)
+            shift = op.Requantize(0, UINT8_OFFSET, None, op.Clamp(0, 255))
+            index = self.builder.step(shift, (index,), None, name, tensor.shape, quantization, "uint8")
+            return TensorSpec(name, tensor.shape, "uint8", quantization), index
+        return TensorSpec(name, tensor.shape, tensor.dtype, quantization), index
+
+    # --- bindings ------------------------------------------------------------------------------------------------
+
+    def _value_of_binding(self, binding: Any) -> Value:
+        expression = binding.value
+        if not isinstance(expression, relax.Call):
+            return self._value(expression)
+        name = _op_name(expression)
+        place = self.model.places.get(binding.var.name)
+        args = [self._value(argument) for argument in expression.args]
+        if any(_holds_unknown(argument) for argument in args):
+            return Unknown()
+        try:
+            rule = RULES.get(name)
+            if rule is None:
+                raise NoIntegerForm("it has no integer form yet")
+            site = Site(
+                builder=self.builder,
+                call=expression,
+                name=place.name if place is not None else binding.var.name,
+                place=_compute_place(place, args),
+                shape=_result_shape(binding.var),
+            )
+            return rule(site, args)
+        except NoIntegerForm as refusal:
+            self.refusals.append(Refusal(name, place, str(refusal)))
+            return Unknown()
+
+    def _value(self, expression: Any) -> Value:
+        if expression in self.values:
+            return self.values[expression]
+        constant = self._constant(expression)
+        if constant is not None:
+            return constant
+        if isinstance(expression, relax.Tuple):
+            return Tuple(tuple(self._value(field) for field in expression.fields))
+        if isinstance(expression, relax.TupleGetItem):
+            whole = self._value(expression.tuple_value)
+            return whole.fields[expression.index] if isinstance(whole, Tuple) else Unknown()
+        return Tuple(())  # shapes and immediates: rules read them from the call
+
+    def _constant(self, expression: Any) -> Constant | None:
+        data = getattr(expression, "value", None)
+        if hasattr(data, "numpy"):
+            return Constant(data.numpy())
+        known = self.values.get(expression)
+        return known if isinstance(known, Constant) else None
+
+
+def _compute_place(place: Place | None, args: list[Value]) -> Place | None:
+    """The place of the operator that computes: a quantize that finishes a pending one is not what the user wrote."""
+    for argument in args:
+        if isinstance(argument, Pending) and argument.place is not None:
+            return argument.place
+    return place
+
+
+def _holds_unknown(value: Value) -> bool:
+    if isinstance(value, Tuple):
+        return any(_holds_unknown(field) for field in value.fields)
+    return isinstance(value, Unknown)
+
+
+def _bindings(function: Any) -> Iterator[Any]:
+    for block in function.body.blocks:
+        yield from block.bindings
+
+
+def _op_name(call: Any) -> str:
+    return str(getattr(getattr(call, "op", None), "name", type(call).__name__))
+
+
+def _static_type(parameter: Any, name: str) -> tuple[tuple[int, ...], str]:
+    try:
+        shape = tuple(int(size) for size in parameter.ty.shape)
+    except (TypeError, ValueError):
+        raise ModelError(
+            f"the input '{name}' has a dimension that is not fixed", hint=f"fix it: --shape {name}=1,…"
+        ) from None
+    return shape, str(parameter.ty.dtype)
+
+
+def _result_shape(variable: Any) -> tuple[int, ...]:
+    shape = getattr(variable.ty, "shape", None)
+    if shape is None:
+        return ()
+    try:
+        return tuple(int(size) for size in shape)
+    except (TypeError, ValueError):
+        raise NoIntegerForm("the shape of its result depends on the input") from None

@@ -1,0 +1,146 @@
+"""Rewrites of the integer program that change no answer: fewer steps, less movement.
+
+Each rewrite is a function from program to program; they run in the order of `_REWRITES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from edgekit.compiler import operators as op
+from edgekit.compiler.program import Program, Step
+
+__all__ = ["simplify"]
+
+
+def simplify(program: Program) -> Program:
+    for rewrite in _REWRITES:
+        program = rewrite(program)
+    return program
+
+
+def _readers(program: Program) -> dict[int, list[int]]:
+    """Positions of the steps that read each storage; an output of the program counts as position −1."""
+    readers: dict[int, list[int]] = {}
+    for position, step in enumerate(program.steps):
+        for tensor in step.inputs:
+            readers.setdefault(program.tensors[tensor].storage, []).append(position)
+    for _, tensor in program.outputs:
+        readers.setdefault(program.tensors[tensor].storage, []).append(-1)
+    return readers
+
+
+def _producers(program: Program) -> dict[int, int]:
+    return {program.tensors[step.output].storage: position for position, step in enumerate(program.steps)}
+
+
+def _with_steps(program: Program, steps: Iterable[Step | None]) -> Program:
+    return replace(program, steps=tuple(step for step in steps if step is not None))
+
+
+def _merge_clamps(program: Program) -> Program:
+    """A pure clamp of a result that nothing else reads becomes the clamp of the operator that made it."""
+    steps: list[Step | None] = list(program.steps)
+    readers, producers = _readers(program), _producers(program)
+    for position, step in enumerate(program.steps):
+        operator = step.operator
+        if not isinstance(operator, op.Requantize) or operator.rescale is not None:
+            continue
+        if operator.input_zero_point != operator.output_zero_point:
+            continue
+        source = program.tensors[step.inputs[0]]
+        before = producers.get(source.storage)
+        maker = None if before is None else steps[before]
+        if before is None or maker is None or readers[source.storage] != [position]:
+            continue
+        clamp = getattr(maker.operator, "clamp", None)
+        output = program.tensors[step.output]
+        if clamp is None or output.dtype != "int8" or program.tensors[maker.output].shape != output.shape:
+            continue
+        merged = replace(maker.operator, clamp=clamp.intersect(operator.clamp.low, operator.clamp.high))  # type: ignore[call-arg]
+        steps[before] = replace(maker, operator=merged, output=step.output)
+        steps[position] = None
+        producers[output.storage] = before
+    return _with_steps(program, steps)
+
+
+def _absorb_transposes(program: Program) -> Program:
+    """A transposition that only a dense layer reads becomes an order of that layer's weights."""
+    steps: list[Step | None] = list(program.steps)
+    tensors = list(program.tensors)
+    readers, producers = _readers(program), _producers(program)
+    for position, step in enumerate(program.steps):
+        dense = step.operator
+        if not isinstance(dense, op.Dense):
+            continue
+        storage = tensors[step.inputs[0]].storage
+        before = producers.get(storage)
+        maker = None if before is None else steps[before]
+        if before is None or maker is None or not isinstance(maker.operator, op.Transpose):
+            continue
+        if readers[storage] != [position]:
+            continue
+        source = tensors[maker.inputs[0]]
+        columns = dense.weights.shape[1]
+        rows = source.size_bytes // columns
+        axes = maker.operator.axes
+        moved = np.arange(source.size_bytes).reshape(source.shape).transpose(axes).reshape(rows, columns)
+        if any((moved[row] // columns != row).any() for row in range(rows)):
+            continue  # the transposition moves values between rows
+        weights = np.empty_like(dense.weights)
+        weights[:, moved[0]] = dense.weights
+        if any((moved[row] - row * columns != moved[0]).any() for row in range(rows)):
+            continue
+        flat = replace(source, id=len(tensors), shape=tensors[step.inputs[0]].shape)
+        tensors.append(flat)
+        steps[position] = replace(step, operator=replace(dense, weights=weights), inputs=(flat.id,))
+        steps[before] = None
+    return _with_steps(replace(program, tensors=tuple(tensors)), steps)
+
+
+def _fold_pads(program: Program) -> Program:
+    """Padding of H and W with the zero point, read by one convolution only, becomes that convolution's padding."""
+    steps: list[Step | None] = list(program.steps)
+    readers, producers = _readers(program), _producers(program)
+    for position, step in enumerate(program.steps):
+        conv = step.operator
+        if not isinstance(conv, (op.Conv2D, op.DepthwiseConv2D)):
+            continue
+        storage = program.tensors[step.inputs[0]].storage
+        before = producers.get(storage)
+        maker = None if before is None else steps[before]
+        if before is None or maker is None or not isinstance(maker.operator, op.Pad):
+            continue
+        pad = maker.operator
+        outside = (pad.before[0], pad.after[0], pad.before[3], pad.after[3]) if len(pad.before) == 4 else (1,)
+        if any(outside) or pad.value != conv.input_zero_point or readers[storage] != [position]:
+            continue
+        top, left, bottom, right = conv.window.padding
+        padding = (top + pad.before[1], left + pad.before[2], bottom + pad.after[1], right + pad.after[2])
+        folded = replace(conv, window=replace(conv.window, padding=padding))
+        steps[position] = replace(step, operator=folded, inputs=maker.inputs)
+        steps[before] = None
+    return _with_steps(program, steps)
+
+
+def _drop_unread(program: Program) -> Program:
+    """Steps whose result nobody reads."""
+    needed = {program.tensors[tensor].storage for _, tensor in program.outputs}
+    kept: list[Step] = []
+    for step in reversed(program.steps):
+        if program.tensors[step.output].storage in needed:
+            kept.append(step)
+            needed.update(program.tensors[tensor].storage for tensor in step.inputs)
+    return _with_steps(program, reversed(kept))
+
+
+# Unread steps go first, so that they do not count as readers; folding pads needs clamps already merged.
+_REWRITES: tuple[Callable[[Program], Program], ...] = (
+    _drop_unread,
+    _merge_clamps,
+    _absorb_transposes,
+    _fold_pads,
+)

@@ -1,0 +1,138 @@
+"""What a Relax variable is known to be while the lowering walks the graph.
+
+A QDQ graph says "dequantize, compute in reals, quantize". Walked in order, each real-valued result is either an
+integer tensor seen as reals (`Real`) or a computation that waits for the quantize which fixes its output scale
+(`Pending`). The integer operator is emitted when that quantize is reached.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.artifacts import Place, Quantization
+from edgekit.compiler.lowering.builder import Order
+from edgekit.compiler.operators import Clamp
+
+__all__ = [
+    "Constant",
+    "Float",
+    "NoIntegerForm",
+    "Pending",
+    "QuantizedConstant",
+    "Real",
+    "Stored",
+    "Tuple",
+    "Unknown",
+    "Value",
+]
+
+
+class NoIntegerForm(Exception):
+    """An operator, used as it is here, has no integer form; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constant:
+    """A constant of any type, as the source holds it."""
+
+    array: NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantizedConstant:
+    """A dequantised constant: reals = scale · (stored − zero_point), all three of the same shape.
+
+    Scales are kept an element each, so that reshapes and transpositions need no axis bookkeeping.
+    """
+
+    stored: NDArray[np.int64]
+    scale: NDArray[np.float64]
+    zero_point: NDArray[np.int64]
+    dtype: str
+
+    def reals(self) -> NDArray[np.float64]:
+        return self.scale * (self.stored - self.zero_point)
+
+    def map(self, function: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> QuantizedConstant:
+        """Apply a data movement to the values and their scales alike."""
+        return QuantizedConstant(
+            function(self.stored).astype(np.int64),
+            function(self.scale).astype(np.float64),
+            function(self.zero_point).astype(np.int64),
+            self.dtype,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """Integers as stored: the source's value is the int8 tensor's plus `offset` (128 where the source says uint8)."""
+
+    tensor: int
+    order: Order
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Real:
+    """An int8 tensor seen as reals."""
+
+    tensor: int
+    order: Order
+    quantization: Quantization
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Float:
+    """A float32 tensor that lives in the arena (so far: a model input)."""
+
+    tensor: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pending:
+    """A real-valued result whose integer operator is emitted once its output quantisation is known.
+
+    `emit(quantization, clamp)` adds the operator and returns its tensor and the order it is stored in.
+    `low` and `high` are real bounds (ReLU, ReLU6). `add_bias`, where not None, takes per-channel biases.
+    """
+
+    emit: Callable[[Quantization, Clamp], tuple[int, Order]]
+    shape: tuple[int, ...]
+    place: Place | None
+    low: float = -math.inf
+    high: float = math.inf
+    add_bias: Callable[[Constant | QuantizedConstant], Pending] | None = None
+    moves: tuple[Callable[[Stored], Stored], ...] = field(default=())
+
+    def clamped(self, low: float, high: float) -> Pending:
+        """The same with tighter bounds: a clamp to [low, high] applied after the bounds that it has."""
+        return replace(
+            self,
+            low=min(max(self.low, low), high),
+            high=max(min(self.high, high), low),
+            add_bias=None,
+        )
+
+    def moved(self, move: Callable[[Stored], Stored], shape: tuple[int, ...]) -> Pending:
+        """The same followed by a data movement (it commutes with a per-tensor quantize)."""
+        return replace(self, moves=(*self.moves, move), shape=shape, add_bias=None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tuple:
+    """Several values at once (the operand of concat, the results of split)."""
+
+    fields: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unknown:
+    """The result of an operator that was refused; whatever uses it is not refused a second time."""
+
+
+Value = Constant | QuantizedConstant | Stored | Real | Float | Pending | Tuple | Unknown

@@ -1,0 +1,28 @@
+"""Schedules by instruction set. A target lists the ones that it can run, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from edgekit.compiler.program import Program, Step
+from edgekit.compiler.schedules import portable
+from edgekit.compiler.schedules.kernel import Kernel
+from edgekit.errors import TargetError
+
+__all__ = ["SCHEDULES", "Kernel", "schedule_step"]
+
+SCHEDULES: Mapping[str, Callable[..., Kernel]] = {portable.NAME: portable.schedule}
+
+
+def schedule_step(names: Sequence[str], program: Program, step: Step, *, in_place: bool) -> Kernel:
+    """The kernel of the first schedule in `names` that this version has.
+
+    Raises:
+        TargetError: none of them exists.
+    """
+    for name in names:
+        if name in SCHEDULES:
+            return SCHEDULES[name](program, step, in_place=in_place)
+    raise TargetError(
+        f"no schedule among {', '.join(names) or 'none'} exists", hint=f"list one of: {', '.join(SCHEDULES)}"
+    )

@@ -1,0 +1,85 @@
+"""The portable schedule: every operator on every target, simple loops around the integer definition.
+
+It is the oracle that faster schedules are checked against and the fallback where they have nothing to offer.
+Reductions are computed next to the element that needs them, so that the only memory besides inputs and outputs is a
+padded copy of a convolution's input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import s_tir, te
+
+from edgekit.compiler import definitions
+from edgekit.compiler import operators as op
+from edgekit.compiler.definitions import define
+from edgekit.compiler.program import Program, Step
+from edgekit.compiler.schedules.kernel import Kernel
+
+__all__ = ["NAME", "schedule"]
+
+NAME = "portable"
+
+UNROLLED_WINDOW = 9
+"""A depthwise window of up to this many positions is unrolled: its loops cost more than its work."""
+
+
+def schedule(program: Program, step: Step, *, in_place: bool) -> Kernel:
+    """The kernel for one step. `in_place` says that the output may be the memory of an input."""
+    inputs = [program.tensors[tensor] for tensor in step.inputs]
+    output = program.tensors[step.output]
+    definition = define(step.operator, inputs, output)
+    constants = tuple(placeholder for placeholder, _ in definition.constants)
+    function = te.create_prim_func([*definition.inputs, *constants, definition.output])
+    # Pointers may be promised to be distinct only where the plan keeps them so.
+    function = function.with_attr("tirx.noalias", not in_place)
+    sch = s_tir.Schedule(function)
+    if isinstance(step.operator, op.Softmax):
+        attached = _schedule_rows(sch)
+    else:
+        attached = _schedule_elements(sch, step.operator)
+    _initialise_outside_reductions(sch, attached)
+    return Kernel(
+        f"{NAME}.{step.operator.NAME}",
+        sch.mod["main"],
+        tuple(values for _, values in definition.constants),
+    )
+
+
+def _block_names(sch: Any) -> list[str]:
+    """Names of the stages, in the order in which they are computed."""
+    return [str(sch.get(block).name_hint) for block in sch.get_child_blocks(sch.get_sblock("root"))]
+
+
+def _schedule_elements(sch: Any, operator: op.Operator) -> int:
+    """Compute every stage but the padded copy for one output element at a time; returns the depth of that loop."""
+    loops = sch.get_loops(sch.get_sblock(definitions.OUTPUT))
+    for name in reversed(_block_names(sch)):
+        if name not in (definitions.OUTPUT, definitions.PADDED):
+            sch.compute_at(sch.get_sblock(name), loops[-1])
+    if isinstance(operator, op.DepthwiseConv2D):
+        rows, columns = operator.window.kernel
+        if rows * columns <= UNROLLED_WINDOW:
+            for loop in sch.get_loops(sch.get_sblock(definitions.SUM))[len(loops) :]:
+                sch.unroll(loop)
+    return len(loops)
+
+
+def _schedule_rows(sch: Any) -> int:
+    """Softmax: everything of a row is computed when that row's outputs are; returns the depth of the row loop."""
+    loops = sch.get_loops(sch.get_sblock(definitions.OUTPUT))
+    if len(loops) > 1:
+        for name in reversed(_block_names(sch)):
+            if name != definitions.OUTPUT:
+                sch.compute_at(sch.get_sblock(name), loops[-2])
+    return len(loops) - 1
+
+
+def _initialise_outside_reductions(sch: Any, depth: int) -> None:
+    """Set accumulators before the reduction loops instead of testing for the first turn inside them."""
+    for name in _block_names(sch):
+        block = sch.get_sblock(name)
+        loops = sch.get_loops(block)
+        if sch.get(block).init is not None and len(loops) > depth:
+            sch.decompose_reduction(block, loops[depth])
