@@ -1,18 +1,44 @@
-"""Fixtures shared by all tests."""
+"""Fixtures and settings shared by all tests."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+from tests.campaign import is_campaign
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A working day's run draws the same examples every time; a campaign draws new ones. No deadline: other work
+# may share the machine, and no test is about how fast an example was.
+settings.register_profile("edgekit", deadline=None, derandomize=not is_campaign(), database=None)
+settings.load_profile("edgekit")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout's top folder."""
+    return ROOT
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder of the external test data: EDGEKIT_TEST_DATA, else ../shared/data beside the repository."""
     named = os.environ.get("EDGEKIT_TEST_DATA")
-    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"no test data in {folder} (set EDGEKIT_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def emulator() -> str:
+    """Name of the emulated Cortex-M target, where everything that it needs is installed."""
+    missing = [tool for tool in ("qemu-system-arm", "arm-none-eabi-gcc") if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    return "mps2-an386"
