@@ -194,6 +194,30 @@ def _rescaled(value: Any, rescale: op.Rescale) -> Any:
     return requantize_double_rounding(value, _i32(rescale.multiplier), _i32(rescale.shift), shifts)
 
 
+def _rescaled_stage(
+    name: str, shape: tuple[int, ...], value: Callable[..., Any], rescale: op.Rescale | None
+) -> Any:
+    """`value` at each position, rescaled, as stages of their own: rounding reads its operand three times."""
+    source = te.compute(shape, value, name=f"{name}_value")
+    if rescale is None:
+        return source
+    shifts = np.array([rescale.shift], np.int32)
+    multiplier, shift = _i32(rescale.multiplier), _i32(rescale.shift)
+    high = te.compute(
+        shape, lambda *at: high_multiply_shifted(source[at], multiplier, shift, shifts), name=f"{name}_high"
+    )
+    return te.compute(shape, lambda *at: shift_right_double_rounding(high[at], shift, shifts), name=name)
+
+
+def _clamped_output(total: Any, zero_point: int, clamp: op.Clamp, output: Tensor) -> Any:
+    """The output stage: zero point added, clamped, narrowed."""
+    return te.compute(
+        output.shape,
+        lambda *at: saturate(total[at] + _i32(zero_point), clamp.low, clamp.high, output.dtype),
+        name=OUTPUT,
+    )
+
+
 ADD_LEFT_SHIFT = 20
 
 
@@ -202,15 +226,19 @@ def _add(operator: op.Add, inputs: tuple[Any, ...], output: Tensor) -> Definitio
         """data at `at` under numpy broadcasting: axes of size 1 stand still."""
         return data[tuple(0 if int(size) == 1 else index for size, index in zip(data.shape, at, strict=True))]
 
-    def value(*at: Any) -> Any:
-        parts = [
-            _rescaled((_i32(element(data, at)) - _i32(zero_point)) << _i32(ADD_LEFT_SHIFT), rescale)
-            for data, zero_point, rescale in zip(inputs, operator.zero_points, operator.rescales, strict=True)
-        ]
-        total = _rescaled(parts[0] + parts[1], operator.output_rescale)
-        return saturate(total + _i32(operator.output_zero_point), operator.clamp.low, operator.clamp.high)
+    def centred(data: Any, zero_point: int) -> Callable[..., Any]:
+        return lambda *at: (_i32(element(data, at)) - _i32(zero_point)) << _i32(ADD_LEFT_SHIFT)
 
-    return Definition(inputs, (), te.compute(output.shape, value, name=OUTPUT))
+    first, second = (
+        _rescaled_stage(f"operand{position}", output.shape, centred(data, zero_point), rescale)
+        for position, (data, zero_point, rescale) in enumerate(
+            zip(inputs, operator.zero_points, operator.rescales, strict=True)
+        )
+    )
+    total = _rescaled_stage(
+        "total", output.shape, lambda *at: first[at] + second[at], operator.output_rescale
+    )
+    return Definition(inputs, (), _clamped_output(total, operator.output_zero_point, operator.clamp, output))
 
 
 def _positions(window: op.Window, data: Any, y: Any, x: Any, ky: Any, kx: Any) -> tuple[Any, Any, Any]:
@@ -289,17 +317,13 @@ def _mean(operator: op.Mean, inputs: tuple[Any, ...], output: Tensor) -> Definit
         ),
         name=SUM,
     )
-    result = te.compute(
+    scaled = _rescaled_stage(
+        "scaled",
         output.shape,
-        lambda *at: saturate(
-            _rescaled(total[at] - _i32(elements * operator.input_zero_point), operator.rescale)
-            + _i32(operator.output_zero_point),
-            operator.clamp.low,
-            operator.clamp.high,
-        ),
-        name=OUTPUT,
+        lambda *at: total[at] - _i32(elements * operator.input_zero_point),
+        operator.rescale,
     )
-    return Definition(inputs, (), result)
+    return Definition(inputs, (), _clamped_output(scaled, operator.output_zero_point, operator.clamp, output))
 
 
 def _pad(operator: op.Pad, inputs: tuple[Any, ...], output: Tensor) -> Definition:
@@ -347,13 +371,13 @@ def _concat(operator: op.Concat, inputs: tuple[Any, ...], output: Tensor) -> Def
 
 
 def _requantize(operator: op.Requantize, inputs: tuple[Any, ...], output: Tensor) -> Definition:
-    def value(*at: Any) -> Any:
-        centred = _i32(inputs[0][at]) - _i32(operator.input_zero_point)
-        scaled = centred if operator.rescale is None else _rescaled(centred, operator.rescale)
-        shifted = scaled + _i32(operator.output_zero_point)
-        return saturate(shifted, operator.clamp.low, operator.clamp.high, output.dtype)
-
-    return Definition(inputs, (), te.compute(output.shape, value, name=OUTPUT))
+    scaled = _rescaled_stage(
+        "scaled",
+        output.shape,
+        lambda *at: _i32(inputs[0][at]) - _i32(operator.input_zero_point),
+        operator.rescale,
+    )
+    return Definition(inputs, (), _clamped_output(scaled, operator.output_zero_point, operator.clamp, output))
 
 
 def _quantize(operator: op.Quantize, inputs: tuple[Any, ...], output: Tensor) -> Definition:
@@ -398,12 +422,11 @@ def _softmax(operator: op.Softmax, inputs: tuple[Any, ...], output: Tensor) -> D
         name=SUM,
     )
     headroom = te.compute(rows, lambda *at: tirx.clz(total[at]), name="headroom")
-    reciprocal = te.compute(
+    reciprocal = _reciprocal(
         rows,
-        lambda *at: _reciprocal(
-            tirx.bitwise_and(tirx.shift_left(total[at], headroom[at]), tirx.const(0x7FFFFFFF, "int32"))
+        lambda *at: tirx.bitwise_and(
+            tirx.shift_left(total[at], headroom[at]), tirx.const(0x7FFFFFFF, "int32")
         ),
-        name="reciprocal",
     )
 
     def value(*at: Any) -> Any:
@@ -434,20 +457,44 @@ def _shift_right_rounding(value: Any, exponent: int) -> Any:
     return _i32(tirx.shift_right(wide, tirx.const(exponent, "int64")))
 
 
-def _reciprocal(a: Any) -> Any:
-    """1 / (1 + a) for a in [0, 1), Q0.31 in and out: three Newton steps (gemmlowp fixedpoint.h)."""
-    half_denominator = _i32(
-        tirx.shift_right(
-            tirx.Cast("int64", a) + tirx.const(2**31 - 1, "int64") + tirx.const(1, "int64"),
-            tirx.const(1, "int64"),
-        )
+def _reciprocal(shape: tuple[int, ...], operand: Callable[..., Any]) -> Any:
+    """1 / (1 + a) for a in [0, 1), Q0.31 in and out: three Newton steps (gemmlowp fixedpoint.h).
+
+    Each step is a stage of its own, since it reads the one before three times.
+    """
+
+    def half(*at: Any) -> Any:
+        one_plus = tirx.Cast("int64", operand(*at)) + tirx.const(2**31, "int64")
+        return _i32(tirx.shift_right(one_plus, tirx.const(1, "int64")))
+
+    half_denominator = te.compute(shape, half, name="half_denominator")
+    estimate = te.compute(
+        shape,
+        lambda *at: _i32(1515870810) + _high_multiply(half_denominator[at], _i32(-1010580540)),
+        name="estimate",
     )
-    x = _i32(1515870810) + _high_multiply(half_denominator, _i32(-1010580540))
-    for _ in range(3):
-        error = _i32(1 << 29) - _high_multiply(half_denominator, x)
-        x = x + tirx.shift_left(_high_multiply(x, error), _i32(2))
-    doubled = tirx.shift_left(tirx.Cast("int64", x), tirx.const(1, "int64"))
-    return _i32(tirx.min(doubled, tirx.const(2**31 - 1, "int64")))
+    for step in range(3):
+        estimate = _newton_step(f"newton{step}", shape, half_denominator, estimate)
+
+    def doubled(*at: Any) -> Any:
+        twice = tirx.shift_left(tirx.Cast("int64", estimate[at]), tirx.const(1, "int64"))
+        return _i32(tirx.min(twice, tirx.const(2**31 - 1, "int64")))
+
+    return te.compute(shape, doubled, name="reciprocal")
+
+
+def _newton_step(name: str, shape: tuple[int, ...], half_denominator: Any, estimate: Any) -> Any:
+    """x + x · (1 − d · x), Q2.29."""
+    error = te.compute(
+        shape,
+        lambda *at: _i32(1 << 29) - _high_multiply(half_denominator[at], estimate[at]),
+        name=f"{name}_error",
+    )
+    return te.compute(
+        shape,
+        lambda *at: estimate[at] + tirx.shift_left(_high_multiply(estimate[at], error[at]), _i32(2)),
+        name=name,
+    )
 
 
 def _transpose(operator: op.Transpose, inputs: tuple[Any, ...], output: Tensor) -> Definition:
