@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from pathlib import Path
 
-__all__ = ["atomic_write", "sync_directory"]
+__all__ = ["atomic_write", "read_plain_file", "sync_directory"]
 
 
 def atomic_write(path: Path, data: bytes) -> None:
@@ -31,6 +33,30 @@ def atomic_write(path: Path, data: bytes) -> None:
             temporary.unlink()
         raise
     sync_directory(path.parent)
+
+
+def read_plain_file(path: str, limit: int, *, folder: int | None = None, follow: bool = False) -> bytes:
+    """Up to `limit` + 1 bytes of a plain file, so that one byte too many can be told.
+
+    Nothing in the file's place holds the reader up: a named pipe, a folder or a device is an error.
+
+    Args:
+        path: Relative to the opened directory `folder` when that is given.
+        follow: Whether the last part of `path` may be a symbolic link.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file.
+        ValueError: the path has a zero byte in it.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(limit + 1)
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(directory: Path) -> None:

@@ -14,7 +14,6 @@ import json
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from edgekit.firmware.elf import parse_elf
 from edgekit.firmware.manifest import Manifest
 from edgekit.firmware.sizes import memory_use
 from edgekit.firmware.symbols import check_abi
-from edgekit.fsutil import sync_directory
+from edgekit.fsutil import read_plain_file, sync_directory
 from edgekit.target import Target, parse_target
 from edgekit.text import printable
 
@@ -193,20 +192,15 @@ def _read_member(folder: int, path: str, limit: int, where: str) -> bytes:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             folder = os.open(parent, flags, dir_fd=folder)
             opened.append(folder)
-        # Non-blocking: a named pipe in a file's place must not hold edgekit up.
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ModelError(f"{where}: {path} is not a plain file")
-            if status.st_size > limit:
-                raise ModelError(f"{where}: {path} has {status.st_size} bytes, more than the {limit} allowed")
-            return file.read(limit)
+        data = read_plain_file(name, limit, folder=folder)
     except OSError as error:
         raise ModelError(f"{where}: {path} cannot be read: {error.strerror}", hint="build it again") from None
     finally:
         for descriptor in opened:
             os.close(descriptor)
+    if len(data) > limit:
+        raise ModelError(f"{where}: {path} has more than {limit} bytes", hint="build it again")
+    return data
 
 
 def _manifest(data: bytes, where: str) -> Manifest:

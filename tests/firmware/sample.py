@@ -15,7 +15,9 @@ __all__ = ["KERNELS", "compile_object", "compiled_model"]
 KERNELS = r"""
 #include <stdint.h>
 #include <string.h>
-void sample_double(const int8_t *in, int8_t *out) { for (int i = 0; i < 16; i++) out[i] = (int8_t)(2 * in[i]); }
+void sample_double(const int8_t *in, int8_t *out) {
+    for (int i = 0; i < 16; i++) out[i] = (int8_t)(2 * in[i]);
+}
 void sample_add(const int8_t *in, const int8_t *w, int8_t *out) {
     memcpy(out, in, 16);
     for (int i = 0; i < 16; i++) out[i] = (int8_t)(out[i] + w[i]);
@@ -38,18 +40,18 @@ int edgekit_model_run(void);
 _DRIVER = r"""#include "edgekit_model.h"
 #include "edgekit_program.h"
 
-extern const uint8_t edgekit_weights[];
+extern const int8_t edgekit_weights[];
 void sample_double(const int8_t *in, int8_t *out);
 void sample_add(const int8_t *in, const int8_t *w, int8_t *out);
 
-__attribute__((section(".bss.edgekit_arena"), aligned(16))) static uint8_t edgekit_arena[48];
+__attribute__((section(".bss.edgekit_arena"), aligned(16))) static int8_t arena[48];
 
 __attribute__((weak, noinline, noclone, used)) void edgekit_mark_start(void) { __asm__ volatile(""); }
 __attribute__((weak, noinline, noclone, used)) void edgekit_mark_stop(void) { __asm__ volatile(""); }
 
-static void step0(void) { sample_double((const int8_t *)edgekit_arena, (int8_t *)edgekit_arena + 16); }
+static void step0(void) { sample_double(arena, arena + 16); }
 static void step1(void) {
-    sample_add((const int8_t *)edgekit_arena + 16, (const int8_t *)edgekit_weights, (int8_t *)edgekit_arena + 32);
+    sample_add(arena + 16, edgekit_weights, arena + 32);
 }
 static void run(void) {
     edgekit_mark_start();
@@ -59,9 +61,9 @@ static void run(void) {
 }
 
 static const uint32_t shape[] = {1u, 16u};
-static const edgekit_tensor inputs[] = {{edgekit_arena, 16u, shape, 2u, EDGEKIT_INT8, 0.5f, 0}};
-static const edgekit_tensor outputs[] = {{edgekit_arena + 32, 16u, shape, 2u, EDGEKIT_INT8, 0.5f, 0}};
-static const edgekit_operator operators[] = {{step0, edgekit_arena + 16, 16u}, {step1, edgekit_arena + 32, 16u}};
+static const edgekit_tensor inputs[] = {{arena, 16u, shape, 2u, EDGEKIT_INT8, 0.5f, 0}};
+static const edgekit_tensor outputs[] = {{arena + 32, 16u, shape, 2u, EDGEKIT_INT8, 0.5f, 0}};
+static const edgekit_operator operators[] = {{step0, arena + 16, 16u}, {step1, arena + 32, 16u}};
 
 const edgekit_program edgekit_model_program = {
     .hash = {1u, 2u, 3u},
@@ -69,15 +71,15 @@ const edgekit_program edgekit_model_program = {
     .outputs = outputs,
     .operators = operators,
     .run = run,
-    .arena = edgekit_arena,
-    .arena_size = sizeof edgekit_arena,
+    .arena = (uint8_t *)arena,
+    .arena_size = sizeof arena,
     .input_count = 1u,
     .output_count = 1u,
     .operator_count = 2u,
 };
 
-void *edgekit_model_input(uint32_t index) { return index == 0u ? edgekit_arena : 0; }
-const void *edgekit_model_output(uint32_t index) { return index == 0u ? edgekit_arena + 32 : 0; }
+void *edgekit_model_input(uint32_t index) { return index == 0u ? arena : 0; }
+const void *edgekit_model_output(uint32_t index) { return index == 0u ? arena + 32 : 0; }
 int edgekit_model_run(void) {
     run();
     return 0;

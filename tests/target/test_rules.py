@@ -1,0 +1,156 @@
+"""The rules: every shipped file keeps every one, and each has an example that breaks it."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgekit.errors import TargetError
+from edgekit.resources import targets_directory
+from edgekit.target import RULES, Target, parse_target, read_target
+from edgekit.target.load import _frozen
+
+from .examples import changed, document
+
+Path = tuple[str | int, ...]
+
+_REGION = {"name": "extra", "start": 0x6000_0000, "size": 1024, "holds": ["data"]}
+
+# Rule, target to start from, where, what, and words of the sentence.
+BROKEN: tuple[tuple[str, str, Path, object, str], ...] = (
+    ("regions-have-own-names", "mps2-an386", ("memory", 1, "name"), "flash", "two regions are called flash"),
+    ("regions-do-not-overlap", "mps2-an386", ("memory", 1, "start"), 0x3F_FFFF, "overlap at 0x003fffff"),
+    ("regions-do-not-overlap", "mps2-an386", ("memory", 1, "start"), 0, "overlap at 0x00000000"),
+    ("regions-fit-the-address-space", "mps2-an386", ("memory", 1, "start"), 0xFFFF_FFF0, "past 0xffffffff"),
+    (
+        "everything-has-one-home",
+        "mps2-an386",
+        ("memory", 1, "holds"),
+        ["arena", "data"],
+        "no region holds stack",
+    ),
+    ("everything-has-one-home", "mps2-an386", ("memory",), [], "no region holds text"),
+    (
+        "everything-has-one-home",
+        "mps2-an386",
+        ("memory", 0, "holds"),
+        ["text", "weights", "data"],
+        "data has more than one home: flash, ram",
+    ),
+    ("an-os-places-the-program", "host", ("memory",), [_REGION], "leave [[memory]]"),
+    ("an-os-places-the-program", "host", ("stack_bytes",), 4096, "leave [[memory]]"),
+    ("code-is-aligned", "mps2-an386", ("memory", 0, "start"), 0x200, "multiple of 1024"),
+    ("stack-fits-its-region", "mps2-an386", ("stack_bytes",), 4100, "multiple of 8"),
+    ("stack-fits-its-region", "mps2-an386", ("stack_bytes",), 256, "from 512 up"),
+    ("stack-fits-its-region", "nucleo-f446re", ("stack_bytes",), 256 * 1024, "more than ram has"),
+    ("triple-belongs-to-platform", "mps2-an386", ("compile", "mtriple"), ..., "a board needs one"),
+    (
+        "triple-belongs-to-platform",
+        "mps2-an386",
+        ("compile", "mtriple"),
+        "riscv32-unknown-unknown-elf",
+        "no cortex_m architecture",
+    ),
+    ("triple-belongs-to-platform", "host", ("compile", "mtriple"), "thumbv7em-unknown-none-eabi", "no linux"),
+    (
+        "bare-metal-arm-triple-has-four-parts",
+        "mps2-an386",
+        ("compile", "mtriple"),
+        "thumbv7em-none-eabihf",
+        "needs four parts",
+    ),
+    (
+        "float-abi-of-triple-and-flags-agree",
+        "mps2-an386",
+        ("toolchain", "flags"),
+        ["-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=softfp"],
+        "needs -mfloat-abi=hard, not softfp",
+    ),
+    (
+        "float-abi-of-triple-and-flags-agree",
+        "mps2-an386",
+        ("compile", "mtriple"),
+        "thumbv7em-unknown-none-eabi",
+        "needs -mfloat-abi=soft or softfp, not hard",
+    ),
+    ("cpu-of-compile-and-flags-agree", "mps2-an386", ("compile", "mcpu"), "cortex-m7", "-mcpu=cortex-m4 and"),
+    ("schedules-suit-the-core", "mps2-an386", ("schedules",), ["armv7em"], "the last one must be portable"),
+    ("schedules-suit-the-core", "host", ("schedules",), ["portable", "portable"], "named twice"),
+    (
+        "schedules-suit-the-core",
+        "mps2-an386",
+        ("schedules",),
+        ["aarch64", "portable"],
+        "aarch64 does not run on thumbv7em",
+    ),
+    ("port-belongs-to-platform", "nucleo-f446re", ("port",), ..., "needs a chip port"),
+    (
+        "port-belongs-to-platform",
+        "host",
+        ("port",),
+        {"name": "cmsdk", "uart_base": 0, "fpgaio_base": 0, "cpu_hz": 1},
+        "cmsdk is a cortex_m port",
+    ),
+    (
+        "transport-belongs-to-platform",
+        "mps2-an386",
+        ("transport",),
+        {"kind": "pipe"},
+        "over serial, not pipe",
+    ),
+    (
+        "transport-belongs-to-platform",
+        "host",
+        ("transport",),
+        {"kind": "serial", "baud": 9600},
+        "over pipe or ssh",
+    ),
+    ("baud-and-usb-belong-to-serial", "mps2-an386", ("transport", "baud"), ..., "serial needs baud"),
+    ("baud-and-usb-belong-to-serial", "host", ("transport", "baud"), 9600, "no meaning for pipe"),
+    ("a-board-can-be-flashed", "nucleo-f446re", ("flash",), [], "at least one [[flash]]"),
+    ("a-board-can-be-flashed", "mps2-an386", ("flash",), [{"kind": "none"}], "an emulated board has no"),
+    ("a-board-can-be-flashed", "mps2-an386", ("transport", "usb"), ["0483:374b"], "no USB id"),
+    ("a-board-can-be-flashed", "host", ("flash",), [{"kind": "none"}], "leave [[flash]] out"),
+    ("clock-is-known-to-platform", "host", ("clock", "source"), "dwt", "linux has clock_monotonic, plugin"),
+    (
+        "clock-is-known-to-platform",
+        "nucleo-f446re",
+        ("clock", "source"),
+        "fpgaio",
+        "counter of the cmsdk port",
+    ),
+    ("an-emulator-counts-instructions", "mps2-an386", ("clock", "trusted"), True, "it must be false"),
+    ("an-emulator-counts-instructions", "mps2-an386", ("clock", "source"), "dwt", "DWT counter reads 0"),
+)
+
+
+@pytest.mark.parametrize("path", sorted(targets_directory().glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_every_shipped_file_keeps_every_rule(path: object, rule: object) -> None:
+    target = read_target(path)  # type: ignore[arg-type]
+    assert list(rule.check(target)) == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "path", "value", "said"), BROKEN, ids=[f"{row[0]}-{i}" for i, row in enumerate(BROKEN)]
+)
+def test_a_broken_rule_is_told(name: str, start: str, path: Path, value: object, said: str) -> None:
+    rule = next(rule for rule in RULES if rule.name == name)
+    made = changed(start, path, value)
+    target = Target.model_validate(_frozen(made, 0))
+    assert any(said in sentence for sentence in rule.check(target))
+    with pytest.raises(TargetError) as raised:
+        parse_target(made, "t.toml")
+    assert said in raised.value.message
+
+
+def test_each_rule_has_an_example() -> None:
+    assert {row[0] for row in BROKEN} == {rule.name for rule in RULES}
+
+
+def test_rules_have_own_names() -> None:
+    assert len({rule.name for rule in RULES}) == len(RULES)
+
+
+def test_the_starting_points_are_sound() -> None:
+    for name in ("host", "mps2-an386", "nucleo-f446re"):
+        assert parse_target(document(name), name).name == name
