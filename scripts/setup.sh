@@ -74,12 +74,12 @@ sys.exit(not (2, 6) <= release < (2, 14))' 2>/dev/null; then
     if index_answers "$torch_index"; then
         say "installing $torch_range from $torch_index"
         # Only torch itself comes from there; what it depends on comes with edgekit from the usual index.
-        pip install -q --no-deps --retries 1 --index-url "$torch_index" "$torch_range" && return
+        pip install -qq --no-deps --retries 1 --index-url "$torch_index" "$torch_range" && return
     else
         say "$torch_index can't be reached"
     fi
     say "installing $torch_range with plain pip"
-    pip install -q "$torch_range"
+    pip install -qq "$torch_range"
 }
 
 have "$python" || fail "$python is not installed"
@@ -107,7 +107,7 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
 fi
 install_torch
 say "installing edgekit[$extras]"
-pip install -q -e ".[$extras]"
+pip install -qq -e ".[$extras]"
 printf '%s' "$wanted" >"$stamp.tmp"
 mv "$stamp.tmp" "$stamp"
 say "ready"
