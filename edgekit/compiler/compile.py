@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import edgekit
@@ -126,20 +126,26 @@ def _call(program: Program, position: int, kernel: Kernel, code: _Code, plan: Pl
             arguments.append(
                 Argument(tensor.dtype, written=False, offset=plan.storage_offsets[tensor.storage])
             )
-    for values in kernel.constants:
-        arguments.append(Argument(str(values.dtype), written=False, symbol=weights.add(values)))
+    arguments += [
+        Argument(str(values.dtype), written=False, symbol=weights.add(values)) for values in kernel.constants
+    ]
     output = program.tensors[step.output]
     output_offset = plan.storage_offsets[output.storage]
     arguments.append(Argument(output.dtype, written=True, offset=output_offset))
-    for index in range(len(code.temporaries[position])):
-        arguments.append(Argument("uint8", written=True, offset=plan.workspace_offsets[position, index]))
+    arguments += [
+        Argument("uint8", written=True, offset=plan.workspace_offsets[position, index])
+        for index in range(len(code.temporaries[position]))
+    ]
     return Call(
         step.operator.NAME, code.symbols[position], tuple(arguments), output_offset, output.size_bytes
     )
 
 
 def _render(driver: Driver, object_file: bytes, weights: Weights) -> tuple[Mapping[str, bytes], str]:
-    """The files, and the hash that names them: over everything but the places where the hash itself stands."""
+    """The files, and the hash that names them.
+
+    Over everything but the places where the hash itself stands.
+    """
     binary, assembly = weights.binary(), weights.assembly("weights.bin").encode()
     unnamed = "0" * 64
     digest = hashlib.sha256()

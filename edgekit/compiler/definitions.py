@@ -1,8 +1,8 @@
 """The integer definition of each operator, in TIR: what every schedule must compute, to the byte.
 
-A definition is a tensor expression over the operator's inputs and constants. Its stages have names by which the
-schedules find them: `padded` (a copy of the input with its border filled with the zero point), `sum` (a reduction)
-and `output`. The rules and their sources are in docs/arithmetic.md.
+A definition is a tensor expression over the operator's inputs and constants. Its stages have names by which
+the schedules find them: `padded` (a copy of the input with its border filled with the zero point), `sum` (a
+reduction) and `output`. The rules and their sources are in docs/arithmetic.md.
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ def _i32(value: Any) -> Any:
     return tirx.Cast("int32", value) if not isinstance(value, int) else tirx.const(value, "int32")
 
 
+def _at(tensor: Any, *index: Any) -> Any:
+    return tensor[index]
+
+
 def _all(conditions: Sequence[Any]) -> Any:
     combined = conditions[0]
     for condition in conditions[1:]:
@@ -66,7 +70,10 @@ def _all(conditions: Sequence[Any]) -> Any:
 
 
 def _padded(data: Any, window: op.Window, output: Tensor, fill: int) -> Any:
-    """The input with the border that the window positions of `output` reach, filled with `fill`; data if none."""
+    """The input with the border that the window positions of `output` reach, filled with `fill`.
+
+    Data if none.
+    """
     batch, height, width, channels = (int(size) for size in data.shape)
     top, left = window.padding[:2]
     rows = (output.shape[1] - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0] + 1
@@ -89,10 +96,10 @@ def _requantized_output(
     *,
     single_rounding: bool,
 ) -> tuple[list[tuple[Any, NDArray[np.generic]]], Any]:
-    """Bias, per-channel requantisation and clamp of the accumulators: the constants it reads, and the output stage.
+    """Bias, per-channel requantisation and clamp of the accumulators: constants and the output stage.
 
-    The biased sum and the product are stages of their own: as one expression TVM rewrites (sum + bias) · multiplier
-    into 64-bit additions and repeats it in the rounding.
+    The biased sum and the product are stages of their own: as one expression TVM rewrites (sum + bias) ·
+    multiplier into 64-bit additions and repeats it in the rounding.
     """
     # bias − z·Σw: with it the sum runs over stored inputs, whose padding is the zero point.
     folded = operator.bias.astype(np.int64) - operator.input_zero_point * weight_sums
@@ -180,7 +187,7 @@ def _dense(operator: op.Dense, inputs: tuple[Any, ...], output: Tensor) -> Defin
     k = te.reduce_axis((0, operator.weights.shape[1]), name="k")
     total = te.compute(
         output.shape,
-        lambda *at: te.sum(_i32(inputs[0][(*at[:-1], k)]) * _i32(weights[0][at[-1], k]), axis=k),
+        lambda *at: te.sum(_i32(_at(inputs[0], *at[:-1], k)) * _i32(weights[0][at[-1], k]), axis=k),
         name=SUM,
     )
     sums = operator.weights.astype(np.int64).sum(axis=1)
@@ -386,7 +393,8 @@ def _quantize(operator: op.Quantize, inputs: tuple[Any, ...], output: Tensor) ->
 
     def value(*at: Any) -> Any:
         quotient = inputs[0][at] / f32(operator.scale)
-        # Clamped as a float first, so that the conversion is defined for every input; NaN fails both comparisons.
+        # Clamped as a float first, so that the conversion is defined for every input; NaN fails both
+        # comparisons.
         bounded = tirx.Select(quotient > f32(-1024.0), tirx.min(quotient, f32(1024.0)), f32(-1024.0))
         whole = _i32(bounded)
         fraction = bounded - tirx.Cast("float32", whole)
@@ -410,11 +418,11 @@ def _softmax(operator: op.Softmax, inputs: tuple[Any, ...], output: Tensor) -> D
     table = _const("table", operator.table)
     rows = output.shape[:-1]
     scan = te.reduce_axis((0, output.shape[-1]), name="k")
-    largest = te.compute(rows, lambda *at: te.max(data[(*at, scan)], axis=scan), name="largest")
+    largest = te.compute(rows, lambda *at: te.max(_at(data, *at, scan), axis=scan), name="largest")
     add = te.reduce_axis((0, output.shape[-1]), name="k")
 
     def exponential(at: Sequence[Any], column: Any) -> Any:
-        return table[0][_i32(largest[tuple(at)]) - _i32(data[(*at, column)])]
+        return table[0][_i32(largest[tuple(at)]) - _i32(_at(data, *at, column))]
 
     total = te.compute(
         rows,
@@ -446,7 +454,10 @@ def _softmax(operator: op.Softmax, inputs: tuple[Any, ...], output: Tensor) -> D
 
 
 def _high_multiply(a: Any, b: Any) -> Any:
-    """(a · b + 2^30) >> 31 in 64 bits: gemmlowp's SaturatingRoundingDoublingHighMul where it cannot saturate."""
+    """(a · b + 2^30) >> 31 in 64 bits.
+
+    Gemmlowp's SaturatingRoundingDoublingHighMul where it cannot saturate.
+    """
     product = tirx.Cast("int64", a) * tirx.Cast("int64", b) + tirx.const(1 << 30, "int64")
     return _i32(tirx.shift_right(product, tirx.const(31, "int64")))
 

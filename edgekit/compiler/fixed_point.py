@@ -1,8 +1,8 @@
 """Fixed-point requantisation with TFLite's arithmetic: the multipliers, and the integer expressions in TIR.
 
 A real multiplier is stored as `multiplier / 2^31 * 2^shift` with `multiplier` in [2^30, 2^31) (TFLite,
-`quantization_util.cc:QuantizeMultiplier`). The two ways of applying it differ in their rounding and both occur
-in TFLite's reference kernels (`common.h:MultiplyByQuantizedMultiplier`).
+`quantization_util.cc:QuantizeMultiplier`). The two ways of applying it differ in their rounding and both
+occur in TFLite's reference kernels (`common.h:MultiplyByQuantizedMultiplier`).
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def _wide(value: Any) -> Any:
 def _rounding_high_multiply(value: Any, multiplier: Any) -> Any:
     """SaturatingRoundingDoublingHighMul for multiplier ≥ 0: (value · multiplier + 2^30) >> 31, as int32.
 
-    gemmlowp adds a nudge of 2^30 or 1 − 2^30 and divides towards zero; both are this floor. Saturation happens only
-    for INT32_MIN · INT32_MIN, which a multiplier ≥ 0 excludes.
+    gemmlowp adds a nudge of 2^30 or 1 − 2^30 and divides towards zero; both are this floor. Saturation
+    happens only for INT32_MIN · INT32_MIN, which a multiplier ≥ 0 excludes.
     """
     return tirx.Cast("int32", tirx.shift_right(_wide(value) * _wide(multiplier) + _i64(1 << 30), _i64(31)))
 

@@ -1,10 +1,12 @@
 """The integer operators: what each one computes, as data.
 
-One frozen dataclass an operator. It holds everything that decides the answer (weights, zero points, multipliers,
-clamps, geometry) and nothing about how a target computes it. Activations are int8 in NHWC unless a field says
-otherwise; accumulators are int32. `definitions` states the arithmetic of each as TIR; `schedules` make it fast.
+One frozen dataclass an operator. It holds everything that decides the answer (weights, zero points,
+multipliers, clamps, geometry) and nothing about how a target computes it. Activations are int8 in NHWC unless
+a field says otherwise; accumulators are int32. `definitions` states the arithmetic of each as TIR;
+`schedules` make it fast.
 
-Adding an operator: a dataclass here, an entry in `lowering.RULES`, a definition in `definitions.DEFINITIONS`, a test.
+Adding an operator: a dataclass here, an entry in `lowering.RULES`, a definition in `definitions.DEFINITIONS`,
+a test.
 """
 
 from __future__ import annotations
@@ -91,8 +93,10 @@ class Operator:
 
     NAME: ClassVar[str] = "operator"
     IN_PLACE: ClassVar[bool] = False
-    """Each output element depends on the element at the same place in input 0 and nothing else of it, so the output
-    may take the storage of an input of the same size."""
+    """Each output element depends on the element at the same place in input 0 and nothing else of it.
+
+    So the output may take the storage of an input of the same size.
+    """
 
     def macs(self, output: Shape) -> int:
         """Multiply-accumulates to compute an output of that shape; 0 for operators that have none."""
@@ -118,7 +122,7 @@ class Conv2D(Operator):
     clamp: Clamp
 
     def macs(self, output: Shape) -> int:
-        return math.prod(output) * math.prod(self.weights.shape[1:])
+        return math.prod((*output, *self.weights.shape[1:]))
 
     def parameters(self) -> int:
         return self.weights.size + self.bias.size
@@ -126,7 +130,10 @@ class Conv2D(Operator):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DepthwiseConv2D(Operator):
-    """(N, H, W, C) → (N, OH, OW, C·M): output channel c·M + m reads input channel c. Weights (KH, KW, C·M)."""
+    """(N, H, W, C) → (N, OH, OW, C·M).
+
+    Output channel c·M + m reads input channel c. Weights (KH, KW, C·M).
+    """
 
     NAME: ClassVar[str] = "depthwise_conv2d"
     window: Window
@@ -159,7 +166,7 @@ class Dense(Operator):
     clamp: Clamp
 
     def macs(self, output: Shape) -> int:
-        return math.prod(output) * self.weights.shape[1]
+        return math.prod(output) * int(self.weights.shape[1])
 
     def parameters(self) -> int:
         return self.weights.size + self.bias.size
@@ -240,9 +247,9 @@ class Concat(Operator):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Requantize(Operator):
-    """(x − input_zero_point) · rescale + output_zero_point, clamped: a change of scale, ReLU, ReLU6, uint8 ↔ int8.
+    """(x − input_zero_point) · rescale + output_zero_point, clamped; without `rescale` the scale stays.
 
-    Without `rescale` the scale stays.
+    A change of scale, ReLU, ReLU6, uint8 ↔ int8.
     """
 
     NAME: ClassVar[str] = "requantize"
@@ -274,7 +281,7 @@ class Dequantize(Operator):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Softmax(Operator):
-    """Softmax over the last axis; the output's real range [0, 1) is stored with scale 1/256 and zero point −128.
+    """Softmax over the last axis; the output [0, 1) is stored with scale 1/256 and zero point −128.
 
     `table[d]` is exp(−d · scale) for d = max − x in 0…255, in Q0.31 (see `softmax.exponential_table`).
     """

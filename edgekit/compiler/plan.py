@@ -1,9 +1,10 @@
 """The memory plan: one static arena, an offset for every activation and workspace.
 
-A storage lives from the step that writes it to the last step that reads it; workspaces live for their own step.
-Two that live at the same time never overlap. Where an operator can work in place and its input dies there, the output
-takes the input's place. Offsets are found greedily, in several orders, and the smallest arena wins
-(the approach of Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020).
+A storage lives from the step that writes it to the last step that reads it; workspaces live for their own
+step. Two that live at the same time never overlap. Where an operator can work in place and its input dies
+there, the output takes the input's place. Offsets are found greedily, in several orders, and the smallest
+arena wins (the approach of Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference",
+2020).
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ class _Block:
 
 
 def in_place_steps(program: Program) -> frozenset[int]:
-    """Steps whose output may take the storage of their first input: that input is read there for the last time."""
+    """Steps whose output may take the storage of their first input.
+
+    That input is read there for the last time.
+    """
     last_read = _last_reads(program)
     held = {program.tensors[tensor].storage for _, tensor in (*program.inputs, *program.outputs)}
     result = set()

@@ -1,7 +1,8 @@
 """The exponentials of the integer softmax, computed at compile time with gemmlowp's fixed-point arithmetic.
 
 TFLite's int8 softmax evaluates exp(scale · (x − max)) with gemmlowp's `exp_on_negative_values`. It depends on
-max − x alone, which has 256 values, so a table of them makes the operator integer code that is the same everywhere.
+max − x alone, which has 256 values, so a table of them makes the operator integer code that is the same
+everywhere.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _exp_on_negative_values(a: int) -> int:
 
 
 def exponential_table(scale: float) -> NDArray[np.int32]:
-    """exp(−d · scale) for d = 0…255, (256,) int32 in Q0.31; 0 where TFLite leaves the value out (beyond its radius).
+    """exp(−d · scale) for d = 0…255, (256,) int32 in Q0.31; 0 beyond the radius that TFLite evaluates.
 
     Source: TFLite `softmax.cc` (PreprocessSoftmaxScaling, CalculateInputRadius) and `softmax.h`.
 

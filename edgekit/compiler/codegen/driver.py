@@ -1,6 +1,7 @@
 """The generated C: the driver that calls the operators in order, and the header that an application includes.
 
-Rendered from plain data to text. No name from the model file reaches the C: tensors are offsets, operators numbers.
+Rendered from plain data to text. No name from the model file reaches the C: tensors are offsets, operators
+numbers.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ extern "C" {{
 /* real = SCALE * (stored - ZERO_POINT) */
 {body}
 
-/* Where input `index` is to be written before a run; NULL if there is no such input. A run may overwrite it. */
+/* Where input `index` is written before a run; NULL if there is no such input. A run may overwrite it. */
 void *{prefix}_input(uint32_t index);
 
 /* Where output `index` lies after a run, until the next; NULL if there is no such output. */

@@ -1,8 +1,8 @@
 """Scheduled PrimFuncs to one object file whose functions have plain C signatures.
 
-TVM's own calling convention packs arguments for its runtime. Here each buffer parameter becomes a raw pointer:
-`void k3(const int8_t *input, const int8_t *weights, …, int8_t *output, uint8_t *workspace)`, so that the object
-needs nothing of TVM when it is linked.
+TVM's own calling convention packs arguments for its runtime. Here each buffer parameter becomes a raw
+pointer: `void k3(const int8_t *input, const int8_t *weights, …, int8_t *output, uint8_t *workspace)`, so that
+the object needs nothing of TVM when it is linked.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ STACK_BUFFER_BYTES = 256
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lowered:
-    """A PrimFunc lowered to loops over raw pointers, and the temporaries it takes behind its own parameters (bytes)."""
+    """A PrimFunc lowered to loops over raw pointers, and the temporaries it takes behind its own parameters
+    (bytes).
+    """
 
     function: Any
     temporaries: tuple[int, ...]
@@ -82,7 +84,10 @@ def _run_passes(module: Any, passes: Sequence[Any]) -> Any:
 
 
 def _raw_pointers(function: Any) -> Lowered:
-    """Parameters become pointers declared as buffers; large temporaries become pointers into the workspace."""
+    """Parameters become pointers declared as buffers.
+
+    Large temporaries become pointers into the workspace.
+    """
     parameters: list[Any] = []
     declarations: list[Any] = []
     for buffer in function.params:

@@ -1,8 +1,8 @@
 """The integer lowering: a Relax module in QDQ form becomes a Program of integer operators.
 
-The graph is walked once, in order. Every Relax variable gets a `Value` (what is known of it) from the rule of the
-operator that makes it; integer operators are emitted when the quantize that fixes their output scale is met. What
-has no integer form is collected and reported together, with its place in the source file.
+The graph is walked once, in order. Every Relax variable gets a `Value` (what is known of it) from the rule of
+the operator that makes it; integer operators are emitted when the quantize that fixes their output scale is
+met. What has no integer form is collected and reported together, with its place in the source file.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def lower_model(model: Model) -> Program:
         unique = list(dict.fromkeys(map(str, refusals)))
         listing = "\n  ".join(unique)
         raise UnsupportedError(
-            f"{model.name} has {len(unique)} operator{'s' * (len(unique) != 1)} without an integer form:\n  {listing}",
+            f"{model.name} has operators without an integer form ({len(unique)}):\n  {listing}",
             hint="edgekit analyze MODEL shows every operator; replace or requantise the ones named here",
         )
     return program
@@ -90,7 +90,7 @@ class _Lowering:
         program = Program(tuple(self.builder.tensors), tuple(self.builder.steps), inputs, tuple(outputs))
         return (program if self.refusals else simplify(program)), tuple(self.refusals)
 
-    # --- inputs and outputs --------------------------------------------------------------------------------------
+    # --- inputs and outputs ---------------------------------------------------------------------------------
 
     def _declare_inputs(self) -> None:
         for name, parameter in zip(self.model.input_names, self.function.params, strict=True):
@@ -193,7 +193,7 @@ class _Lowering:
             return TensorSpec(name, tensor.shape, "uint8", quantization), index
         return TensorSpec(name, tensor.shape, tensor.dtype, quantization), index
 
-    # --- bindings ------------------------------------------------------------------------------------------------
+    # --- bindings -------------------------------------------------------------------------------------------
 
     def _value_of_binding(self, binding: Any) -> Value:
         expression = binding.value
@@ -234,7 +234,7 @@ class _Lowering:
         return Tuple(())  # shapes and immediates: rules read them from the call
 
     def _constant(self, expression: Any) -> Constant | None:
-        data = getattr(expression, "value", None)
+        data: Any = getattr(expression, "value", None)
         if hasattr(data, "numpy"):
             return Constant(data.numpy())
         known = self.values.get(expression)
@@ -242,7 +242,10 @@ class _Lowering:
 
 
 def _compute_place(place: Place | None, args: list[Value]) -> Place | None:
-    """The place of the operator that computes: a quantize that finishes a pending one is not what the user wrote."""
+    """The place of the operator that computes.
+
+    A quantize that finishes a pending one is not what the user wrote.
+    """
     for argument in args:
         if isinstance(argument, Pending) and argument.place is not None:
             return argument.place

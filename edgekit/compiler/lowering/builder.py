@@ -77,7 +77,10 @@ class ProgramBuilder:
         )
 
     def transpose(self, index: int, axes: Order, place: Place | None) -> int:
-        """Physical transposition: axis i of the result is axis `axes[i]`. A view where only axes of size 1 move."""
+        """Physical transposition.
+
+        Axis i of the result is axis `axes[i]`. A view where only axes of size 1 move.
+        """
         source = self.tensors[index]
         shape = tuple(source.shape[axis] for axis in axes)
         moved = [axis for axis in axes if source.shape[axis] != 1]

@@ -1,7 +1,7 @@
 """What each Relax operator becomes in integers: one rule an operator, gathered in `RULES`.
 
-A rule gets the call and the values of its arguments and returns the value of its result. It raises `NoIntegerForm`
-with the reason where the operator, used as it is, cannot be computed in integers.
+A rule gets the call and the values of its arguments and returns the value of its result. It raises
+`NoIntegerForm` with the reason where the operator, used as it is, cannot be computed in integers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from edgekit.artifacts import Place, Quantization
 from edgekit.compiler import operators as op
 from edgekit.compiler.fixed_point import quantize_multiplier, quantize_multipliers, round_half_away
-from edgekit.compiler.softmax import SOFTMAX_MAX_CLASSES, exponential_table
 from edgekit.compiler.lowering.builder import Order, ProgramBuilder, identity_order
 from edgekit.compiler.lowering.values import (
     Constant,
@@ -30,6 +29,7 @@ from edgekit.compiler.lowering.values import (
     Tuple,
     Value,
 )
+from edgekit.compiler.softmax import SOFTMAX_MAX_CLASSES, exponential_table
 
 if TYPE_CHECKING:
     from tvm import relax
@@ -63,7 +63,7 @@ class Site:
 Rule = Callable[[Site, Sequence[Value]], Value]
 
 
-# --- helpers -----------------------------------------------------------------------------------------------------
+# --- helpers ------------------------------------------------------------------------------------------------
 
 
 def _ints(values: Any) -> tuple[int, ...]:
@@ -186,7 +186,7 @@ def _quantization_of(site: Site, value: Real | Stored) -> Quantization | None:
     return site.builder.tensors[value.tensor].quantization
 
 
-# --- quantize and dequantize -------------------------------------------------------------------------------------
+# --- quantize and dequantize --------------------------------------------------------------------------------
 
 
 def _read_quantization(args: Sequence[Value]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -290,7 +290,7 @@ def _requantized(site: Site, real: Real, *, quotient: type[np.floating[Any]] = n
     return Pending(emit, site.shape, site.place)
 
 
-# --- convolution and dense ---------------------------------------------------------------------------------------
+# --- convolution and dense ----------------------------------------------------------------------------------
 
 _NHWC: Mapping[str, Order] = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 2, 3, 1)}
 """Order in which each source layout is stored, so that memory always holds N, H, W, C."""
@@ -430,7 +430,7 @@ def _matmul(site: Site, args: Sequence[Value]) -> Value:
     return _accumulating(site, emit_with, scales, len(site.shape) - 1)
 
 
-# --- elementwise -------------------------------------------------------------------------------------------------
+# --- elementwise --------------------------------------------------------------------------------------------
 
 
 def _add(site: Site, args: Sequence[Value]) -> Value:
@@ -483,7 +483,10 @@ def _broadcast_ready(site: Site, value: Real, order: Order) -> int:
 
 
 def _constant_operand(site: Site, value: Constant | QuantizedConstant) -> Real:
-    """A constant as an int8 tensor: as it is stored where it is int8 with one scale, else quantised symmetrically."""
+    """A constant as an int8 tensor.
+
+    As it is stored where it is int8 with one scale, else quantised symmetrically.
+    """
     name = f"{site.name}_constant"
     if isinstance(value, QuantizedConstant) and value.dtype == "int8":
         scales, zero_points = np.unique(value.scale), np.unique(value.zero_point)
@@ -548,7 +551,7 @@ def _one_sided(upper: bool) -> Rule:
     return rule
 
 
-# --- pooling and reductions --------------------------------------------------------------------------------------
+# --- pooling and reductions ---------------------------------------------------------------------------------
 
 
 def _pool_window(site: Site, data: Real | Stored, order: Order) -> op.Window:
@@ -593,7 +596,8 @@ def _avg_pool2d(site: Site, args: Sequence[Value]) -> Value:
         shape = site.physical(order)
         height, width = site.builder.tensors[source].shape[1:3]
         if not same and window.kernel == (height, width) and not any(window.padding):
-            # One window over everything: the mean form keeps the fraction that averaging first would round off.
+            # One window over everything: the mean form keeps the fraction that averaging first would round
+            # off.
             return _emit_mean(site, data, source, (1, 2), shape, quantization, clamp), order
         operator = op.AveragePool(
             window, data.quantization.zero_point, count_padding, clamp if same else op.FullRange
@@ -633,8 +637,8 @@ def _emit_mean(
 def _mean_rescale(real: float, count: int) -> op.Rescale:
     """Fold the division by `count` into the multiplier as TFLite does (`reduce.h:QuantizedMeanOrSum`).
 
-    The multiplier is widened by as many bits as `count` has (at most 32, and no further than a shift of −31 allows),
-    divided in integers, and the shift lowered by the same number.
+    The multiplier is widened by as many bits as `count` has (at most 32, and no further than a shift of −31
+    allows), divided in integers, and the shift lowered by the same number.
     """
     base = _rescale(real)
     widen = min(count.bit_length() - 1, 32, 31 + base.shift)
@@ -703,7 +707,7 @@ def _softmax(site: Site, args: Sequence[Value]) -> Value:
     return Pending(emit, site.shape, site.place)
 
 
-# --- data movement -----------------------------------------------------------------------------------------------
+# --- data movement ------------------------------------------------------------------------------------------
 
 
 def _movable(site: Site, value: Value) -> Real | Stored:

@@ -102,7 +102,9 @@ def _absorb_transposes(program: Program) -> Program:
 
 
 def _fold_pads(program: Program) -> Program:
-    """Padding of H and W with the zero point, read by one convolution only, becomes that convolution's padding."""
+    """Padding of H and W with the zero point, read by one convolution only, becomes that convolution's
+    padding.
+    """
     steps: list[Step | None] = list(program.steps)
     readers, producers = _readers(program), _producers(program)
     for position, step in enumerate(program.steps):

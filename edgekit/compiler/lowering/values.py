@@ -1,8 +1,8 @@
-"""What a Relax variable is known to be while the lowering walks the graph.
+"""What is known of a Relax variable while the lowering walks the graph.
 
-A QDQ graph says "dequantize, compute in reals, quantize". Walked in order, each real-valued result is either an
-integer tensor seen as reals (`Real`) or a computation that waits for the quantize which fixes its output scale
-(`Pending`). The integer operator is emitted when that quantize is reached.
+A QDQ graph says "dequantize, compute in reals, quantize". Walked in order, each real-valued result is either
+an integer tensor seen as reals (`Real`) or a computation that waits for the quantize which fixes its output
+scale (`Pending`). The integer operator is emitted when that quantize is reached.
 """
 
 from __future__ import annotations
@@ -70,7 +70,10 @@ class QuantizedConstant:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
-    """Integers as stored: the source's value is the int8 tensor's plus `offset` (128 where the source says uint8)."""
+    """Integers as stored.
+
+    The source's value is the int8 tensor's plus `offset` (128 where the source says uint8).
+    """
 
     tensor: int
     order: Order

@@ -15,8 +15,8 @@ __all__ = ["Kernel"]
 class Kernel:
     """A scheduled PrimFunc and the constants it reads.
 
-    The function's parameters are the operator's inputs, the constants in order, and the output. Buffers that it
-    allocates itself (padding copies, packed panels) become a workspace pointer behind the output.
+    The function's parameters are the operator's inputs, the constants in order, and the output. Buffers that
+    it allocates itself (padding copies, packed panels) become a workspace pointer behind the output.
     """
 
     name: str

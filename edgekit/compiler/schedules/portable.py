@@ -1,8 +1,8 @@
 """The portable schedule: every operator on every target, simple loops around the integer definition.
 
 It is the oracle that faster schedules are checked against and the fallback where they have nothing to offer.
-Reductions are computed next to the element that needs them, so that the only memory besides inputs and outputs is a
-padded copy of a convolution's input.
+Reductions are computed next to the element that needs them, so that the only memory besides inputs and
+outputs is a padded copy of a convolution's input.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import Any
 
 from tvm import s_tir, te
 
-from edgekit.compiler import definitions
-from edgekit.compiler import operators as op
+from edgekit.compiler import definitions, operators as op
 from edgekit.compiler.definitions import define
 from edgekit.compiler.program import Program, Step
 from edgekit.compiler.schedules.kernel import Kernel
@@ -53,7 +52,10 @@ def _block_names(sch: Any) -> list[str]:
 
 
 def _schedule_elements(sch: Any, operator: op.Operator) -> int:
-    """Compute every stage but the padded copy for one output element at a time; returns the depth of that loop."""
+    """Compute every stage but the padded copy for one output element at a time.
+
+    Returns the depth of that loop.
+    """
     loops = sch.get_loops(sch.get_sblock(definitions.OUTPUT))
     for name in reversed(_block_names(sch)):
         if name not in (definitions.OUTPUT, definitions.PADDED):
@@ -67,7 +69,10 @@ def _schedule_elements(sch: Any, operator: op.Operator) -> int:
 
 
 def _schedule_rows(sch: Any) -> int:
-    """Softmax: everything of a row is computed when that row's outputs are; returns the depth of the row loop."""
+    """Softmax.
+
+    Everything of a row is computed when that row's outputs are; returns the depth of the row loop.
+    """
     loops = sch.get_loops(sch.get_sblock(definitions.OUTPUT))
     if len(loops) > 1:
         for name in reversed(_block_names(sch)):
