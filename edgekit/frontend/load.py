@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit.artifacts import Model
-from edgekit.errors import ModelError
+from edgekit.errors import ModelError, UsageError
 from edgekit.frontend.source import Source, describe_path, read_source
 
 __all__ = ["load_model"]
@@ -47,7 +48,7 @@ def load_model(
     name = name or path.stem
     if suffix == ".tflite":
         return _load_tflite(source, name, shapes)
-    raise ModelError("ONNX")
+    return _load_onnx(source, name, shapes, calibration)
 
 
 def _load_tflite(source: Source, name: str, shapes: Mapping[str, tuple[int, ...]] | None) -> Model:
@@ -67,5 +68,42 @@ def _load_tflite(source: Source, name: str, shapes: Mapping[str, tuple[int, ...]
         input_names=checked.input_names,
         output_names=checked.output_names,
         labels=None,
+        places=places,
+    )
+
+
+def _load_onnx(
+    source: Source,
+    name: str,
+    shapes: Mapping[str, tuple[int, ...]] | None,
+    calibration: Sequence[npt.NDArray[np.generic]] | None,
+) -> Model:
+    from edgekit.frontend.onnx_check import check_onnx, is_quantized
+    from edgekit.frontend.onnx_places import places_by_output, places_in_source
+
+    checked = check_onnx(source, shapes)
+    source_places = places_by_output(checked.model.graph)
+    if not is_quantized(checked.model):
+        if calibration is None:
+            raise UsageError(
+                "The ONNX model computes in float32; quantising it takes a few rows of real inputs.",
+                hint="Give them: --calibration FILE.npz (or --data).",
+            )
+        from edgekit.frontend.onnx_quantize import quantize_onnx
+
+        quantized = quantize_onnx(checked, calibration)
+        source_places = places_in_source(checked.model.graph, quantized.graph)
+        opset = next(o.version for o in quantized.opset_import if o.domain in ("", "ai.onnx"))
+        checked = replace(checked, model=quantized, opset=opset)
+    from edgekit.frontend.onnx_convert import convert_onnx
+
+    module, places = convert_onnx(checked, source_places)
+    return Model(
+        name=name,
+        format="onnx",
+        sha256=checked.sha256,
+        module=module,
+        input_names=checked.inputs,
+        output_names=checked.outputs,
         places=places,
     )

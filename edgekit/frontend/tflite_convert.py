@@ -28,7 +28,7 @@ from tvm.relax.frontend.tflite.tflite_frontend import ExprTable, OperatorConvert
 
 from edgekit.artifacts import Place
 from edgekit.errors import ModelError
-from edgekit.frontend.places import record_places
+from edgekit.frontend.places import build_main, record_places
 from edgekit.frontend.tflite_check import ACTIVATION_FIELD, CheckedGraph, place_of
 from edgekit.frontend.tflite_graph import TfliteTensor
 from edgekit.frontend.tflite_operators import (
@@ -329,12 +329,13 @@ def convert_tflite(content: bytes, checked: CheckedGraph) -> tuple[tvm.IRModule,
         variable = relax.Var(f"input_{position}", relax.TensorType(tensor.shape, tensor.dtype))
         expressions.set_expr(str(index), variable)
         parameters.append(variable)
-    with builder.function("main", parameters):
-        with builder.dataflow():
-            converter = QdqConverter(model, model.Subgraphs(0), expressions, builder, checked)
-            written = converter.convert_op_to_relax()
-            outputs = [converter.get_expr(index) for index in graph.outputs]
-            result = builder.emit_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
-        builder.emit_func_output(result)
-    module = builder.get()
+    converter = QdqConverter(model, model.Subgraphs(0), expressions, builder, checked)
+    written: list[tuple[relax.Var, Place]] = []
+
+    def body() -> relax.Expr:
+        written.extend(converter.convert_op_to_relax())
+        outputs = [converter.get_expr(index) for index in graph.outputs]
+        return outputs[0] if len(outputs) == 1 else relax.Tuple(outputs)
+
+    module = build_main(builder, parameters, body)
     return module, record_places(module, written)
