@@ -60,8 +60,8 @@ class Timeouts:
     """How long to wait, in seconds.
 
     A request without an answer is repeated after `reply_s`, then twice that, and so on up to `longest_s`,
-    `attempts` times in all. A request that the board has begun to work on is asked after in the same rhythm, and
-    given up when nothing is heard for `run_silence_s`, or after `run_total_s`.
+    `attempts` times in all. A request that the board has begun to work on is asked after in the same rhythm,
+    and given up when nothing is heard for `run_silence_s`, or after `run_total_s`.
     """
 
     reply_s: float = 1.0
@@ -102,9 +102,9 @@ class Client:
     - VerificationError: what it sends is damaged or makes no sense, or it refuses what must be right.
     - UsageError: a call that makes no sense, such as running before the inputs are written.
 
-    Inputs are kept here and sent with the run that needs them: a run destroys its inputs on the board, so each
-    run sends them again. Outputs that fit into one frame come with the run's reply. So an inference with
-    small tensors is one round trip.
+    Inputs are kept here and sent with the run that needs them: a run destroys its inputs on the board, so
+    each run sends them again. Outputs that fit into one frame come with the run's reply. So an inference
+    with small tensors is one round trip.
     """
 
     def __init__(
@@ -139,10 +139,10 @@ class Client:
     def close(self) -> None:
         self._transport.close()
 
-    # --- the board and its programs ---------------------------------------------------------------------------
+    # --- the board and its programs ---------------------------------------------------------------------
 
     def connect(self) -> BoardInfo:
-        """Open a session. Also opens a new one after the board restarted; inputs and outputs are forgotten then."""
+        """Open a session, also a new one after the board restarted. Inputs and outputs are forgotten."""
         self._hello = None
         self._nonce = secrets.randbelow(0xFFFFFFFF) + 1
         self._programs.clear()
@@ -208,7 +208,7 @@ class Client:
             )
         return ProgramInfo(reply.model_hash, inputs, outputs, reply.operator_count, reply.arena_bytes)
 
-    # --- inference --------------------------------------------------------------------------------------------
+    # --- inference --------------------------------------------------------------------------------------
 
     def write_input(self, index: int, data: bytes, program: int = 0) -> None:
         """Set an input, as the bytes that the program stores; it goes to the board with the next run."""
@@ -228,7 +228,10 @@ class Client:
         return self._run(program, RunFlags.OUTPUTS)
 
     def profile_run(self, program: int = 0) -> int:
-        """One uninstrumented inference, in ticks of the board's counter; measures the arena's high-water mark too."""
+        """One uninstrumented inference, in ticks of the board's counter.
+
+        Measures the arena's high-water mark too.
+        """
         return self._run(program, RunFlags.OUTPUTS | RunFlags.MEASURE)
 
     def read_output(self, index: int, program: int = 0) -> bytes:
@@ -331,7 +334,7 @@ class Client:
             raise DeviceError(f"no session with {self._board}: connect first")
         return self._hello
 
-    # --- requests and repeats ---------------------------------------------------------------------------------
+    # --- requests and repeats ---------------------------------------------------------------------------
 
     @property
     def _board(self) -> str:

@@ -1,7 +1,8 @@
 """Boards that QEMU plays: started with an image, reached over a pty, gone when they are closed.
 
-QEMU gets named fields only, which are checked again here. Instructions are counted by `-icount`: with `shift=N` an
-instruction takes 2^N virtual nanoseconds, `sleep=off` keeps virtual time from following the host's clock.
+QEMU gets named fields only, which are checked again here. Instructions are counted by `-icount`: with
+`shift=N` an instruction takes 2^N virtual nanoseconds, and `sleep=off` keeps virtual time from following the
+host's clock.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import select
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType

@@ -23,12 +23,12 @@ _alive_lock = threading.Lock()
 
 
 class OwnedProcess:
-    """A process that is killed by `stop`, when this interpreter exits, and, on Linux, when this process dies in
-    whatever way (prctl(2), PR_SET_PDEATHSIG).
+    """A process that is killed by `stop`, when this interpreter exits, and, on Linux, when this process dies
+    in whatever way (prctl(2), PR_SET_PDEATHSIG).
 
-    It has a session of its own, so that Ctrl-C reaches the parent only, which then stops it in order. The kernel
-    ties the death signal to the *thread* that starts the process: start it from one that lives as long as the
-    process is needed.
+    It has a session of its own, so that Ctrl-C reaches the parent only, which then stops it in order. The
+    kernel ties the death signal to the *thread* that starts the process: start it from one that lives as
+    long as the process is needed.
     """
 
     def __init__(

@@ -2,8 +2,8 @@
 
     bytes ──FrameDecoder──▶ Frame ──decode_*──▶ message          request ──encode_request──▶ bytes
 
-Messages are frozen dataclasses. Everything that arrives is untrusted: a decoder takes a bounded amount of memory, and
-a payload that does not have the form of its type raises `ProtocolError`.
+Messages are frozen dataclasses. Everything that arrives is untrusted: a decoder takes a bounded amount of
+memory, and a payload that does not have the form of its type raises `ProtocolError`.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Record(enum.IntEnum):
         return struct.Struct("<Q" if self is Record.TICKS else "<I")
 
 
-# --- frames ---------------------------------------------------------------------------------------------------
+# --- frames ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +201,8 @@ def _decode_frame(encoded: bytes) -> Frame | None:
 class FrameDecoder:
     """Takes bytes as they come and gives whole frames; noise and damage cost the frame they hit and no more.
 
-    Holds at most one encoded frame of `max_payload` bytes. `damaged` counts what lay between two delimiters and
-    was no good frame, after the first good one: what comes before (a boot loader's text) is expected.
+    Holds at most one encoded frame of `max_payload` bytes. `damaged` counts what lay between two delimiters
+    and was no good frame, after the first good one: what comes before (a boot loader's text) is expected.
     """
 
     def __init__(self, max_payload: int = _LARGEST_PAYLOAD) -> None:
@@ -249,7 +249,7 @@ class FrameDecoder:
         return frame
 
 
-# --- requests -------------------------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,7 +370,7 @@ def encode_request(request: Request, sequence: int) -> bytes:
     return encode_frame(request.type, sequence, request.encode())
 
 
-# --- replies --------------------------------------------------------------------------------------------------
+# --- replies --------------------------------------------------------------------------------------------
 
 
 def _unpack(layout: struct.Struct, payload: bytes, what: str, *, exact: bool = True) -> tuple[int, ...]:
@@ -513,7 +513,7 @@ class ErrorReply:
 
 @dataclass(frozen=True, slots=True)
 class FaultReply:
-    """What the board's fault handler saw; `program` and `operator` are None where none ran or it is not known."""
+    """What the board's fault handler saw. `program` and `operator` are None where none ran or is known."""
 
     _LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBHHHQIIQ")
     kind: FaultKind | None

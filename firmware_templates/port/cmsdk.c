@@ -28,6 +28,9 @@ void edgekit_port_init(void) {
     FPGAIO_PRESCALE = 0;
     UART->divisor = DIVISOR < 16u ? 16u : DIVISOR; /* DDI 0479 4.3.2: 16 is the least */
     UART->control = CONTROL_TX | CONTROL_RX;
+    /* Drops what the receiver may hold. QEMU (hw/char/cmsdk-apb-uart.c) needs it too: it looks for input again when the
+     * register is read, but not when the receiver is switched on, and would sleep through a request sent before. */
+    (void)UART->data;
 }
 
 int32_t edgekit_port_read(uint8_t *data, uint32_t capacity, bool wait) {

@@ -1,4 +1,4 @@
-"""Byte streams to a board: a process's pipes, a serial port. The fake one for tests is `edgekit.device.fake`."""
+"""Byte streams to a board: a process's pipes, a serial port. `edgekit.device.fake` has one for tests."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ class TransportClosedError(DeviceError):
 class Transport(Protocol):
     """An ordered byte stream in both directions that may lose or damage bytes.
 
-    Life cycle: a transport is open once it is made; `close` may be called any number of times and nothing else
-    after it.
+    Life cycle: a transport is open once it is made; `close` may be called any number of times and nothing
+    else after it.
     """
 
     @property

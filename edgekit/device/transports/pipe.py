@@ -35,7 +35,8 @@ class PipeTransport:
         except OSError as error:
             self._stderr.close()
             raise DeviceError(f"{printable(argv[0])} can't be started: {error.strerror}") from error
-        assert self._owned.process.stdin is not None and self._owned.process.stdout is not None
+        assert self._owned.process.stdin is not None
+        assert self._owned.process.stdout is not None
         self._stdin = self._owned.process.stdin.fileno()
         self._stdout = self._owned.process.stdout.fileno()
         os.set_blocking(self._stdin, False)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -21,7 +24,7 @@ _LARGEST_READ: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class SerialPort:
-    """A serial port of this machine. `usb_id` is `vendor:product` in lower-case hex, None where it is no USB port."""
+    """A serial port of this machine. `usb_id` is `vendor:product` in lower-case hex, if it is a USB port."""
 
     device: str
     usb_id: str | None
@@ -47,11 +50,13 @@ def find_by_serial_number(number: str, ports: Iterable[SerialPort]) -> SerialPor
     for port in known:
         if port.serial_number is not None and port.serial_number.casefold() == number.casefold():
             return port
-    raise DeviceError(f"no USB device with serial number {printable(number)} is plugged in", hint=_seen(known))
+    raise DeviceError(
+        f"no USB device with serial number {printable(number)} is plugged in", hint=_seen(known)
+    )
 
 
 def find_by_usb_id(ids: Iterable[str], ports: Iterable[SerialPort]) -> SerialPort:
-    """The only port with one of the ids (`vendor:product`). Raises DeviceError when there is none, or more than one."""
+    """The only port with one of the ids (`vendor:product`). Raises DeviceError when it isn't just one."""
     known = tuple(ports)
     wanted = {usb_id.lower() for usb_id in ids}
     matches = [port for port in known if port.usb_id in wanted]
@@ -76,7 +81,7 @@ def _seen(ports: tuple[SerialPort, ...]) -> str:
 
 
 class SerialTransport:
-    """A tty, opened for this process alone. `on_close` gives back what was started for it. See `Transport`."""
+    """A tty, opened for this process alone. `on_close` ends what was started for it. See `Transport`."""
 
     def __init__(
         self, device: str, baud: int, *, name: str | None = None, on_close: Callable[[], None] | None = None
@@ -84,7 +89,7 @@ class SerialTransport:
         self._name = name or device
         self._on_close = on_close
         try:
-            self._port = serial.Serial(device, baud, timeout=0, write_timeout=0, exclusive=True)
+            self._port = serial.Serial(device, baud, timeout=0, exclusive=True)
             self._port.reset_input_buffer()
         except (OSError, ValueError) as error:  # SerialException is an OSError
             raise DeviceError(
@@ -96,25 +101,34 @@ class SerialTransport:
     def name(self) -> str:
         return printable(self._name)
 
+    # pyserial opens, locks and sets the port up; its own read and write set the terminal up anew whenever a
+    # timeout changes, so the bytes go past it.
+
     def read(self, timeout_s: float) -> bytes:
         try:
-            self._port.timeout = max(timeout_s, 0.0)
-            first: bytes = self._port.read(1)
-            if not first:
+            ready, _, _ = select.select([self._port], [], [], max(timeout_s, 0.0))
+            if not ready:
                 return b""
-            waiting = min(self._port.in_waiting, _LARGEST_READ)
-            rest: bytes = self._port.read(waiting) if waiting else b""
-            return first + rest
-        except OSError as error:
+            data = os.read(self._port.fileno(), _LARGEST_READ)
+        except BlockingIOError:
+            return b""
+        except (OSError, ValueError) as error:  # ValueError: closed
             raise self._gone(error) from error
+        if not data:
+            raise TransportClosedError(f"{self.name} has gone")
+        return data
 
     def write(self, data: bytes, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        left = memoryview(data)
         try:
-            self._port.write_timeout = timeout_s
-            self._port.write(data)
-        except serial.SerialTimeoutException:
-            raise DeviceError(f"{self.name} has taken no bytes for {timeout_s:.0f} s") from None
-        except OSError as error:
+            while left:
+                _, ready, _ = select.select([], [self._port], [], max(deadline - time.monotonic(), 0.0))
+                if not ready:
+                    raise DeviceError(f"{self.name} has taken no bytes for {timeout_s:.0f} s")
+                with contextlib.suppress(BlockingIOError):
+                    left = left[os.write(self._port.fileno(), left) :]
+        except (OSError, ValueError) as error:
             raise self._gone(error) from error
 
     def close(self) -> None:
@@ -123,5 +137,5 @@ class SerialTransport:
         if self._on_close is not None:
             self._on_close()
 
-    def _gone(self, error: OSError) -> TransportClosedError:
+    def _gone(self, error: OSError | ValueError) -> TransportClosedError:
         return TransportClosedError(f"{self.name} has gone: {printable(str(error))}")
