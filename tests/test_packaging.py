@@ -88,8 +88,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
         "--no-index", "--quiet", str(wheel),
         cwd=folder,
     )  # fmt: skip
-    # What edgekit depends on is borrowed. A .pth line adds the folder behind the environment's own, and a .pth
-    # in the borrowed folder (the checkout's editable install) is not read again.
+    # What edgekit depends on is borrowed. A .pth line adds the folder behind the environment's own, and what
+    # .pth files the borrowed folder has itself (the checkout's editable install) is not read.
     own = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
     (own / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return Installed(folder, wheel)
