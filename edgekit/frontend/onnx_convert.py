@@ -279,7 +279,7 @@ class _Importer(ONNXGraphImporter):  # type: ignore[misc]
 
     def _constant(self, name: str, array: Array) -> None:
         self._values[name] = array
-        self._nodes[name] = relax.const(np.ascontiguousarray(array))
+        self._nodes[name] = relax.const(np.array(array))
 
     def _node(self, proto: NodeProto) -> _Node:
         names = list(proto.input)

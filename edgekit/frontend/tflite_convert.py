@@ -140,7 +140,7 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
         """The integers of a tensor, as a variable or a constant."""
         if self.has_expr(tensor.index):
             return self.get_expr(tensor.index)
-        return relax.const(np.ascontiguousarray(tensor.values()), tensor.dtype)
+        return relax.const(np.array(tensor.values()), tensor.dtype)
 
     @staticmethod
     def _dequantized(stored: relax.Expr, scale: Any, zero_point: int, axis: int = 0) -> relax.Expr:
@@ -181,7 +181,7 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
         scales = np.float32(x.scales[0]) * np.asarray(w.scales, dtype=np.float32)
         # Where the weights have one scale the bias keeps one too, as the converters write it.
         scale: Any = scales if len(scales) > 1 else float(scales[0])
-        constant = relax.const(np.ascontiguousarray(bias.values()), "int32")
+        constant = relax.const(np.array(bias.values()), "int32")
         return relax.op.add(value, self._dequantized(constant, scale, 0))
 
     def _quantized(self, operands: Operands, value: relax.Expr) -> relax.Expr:
