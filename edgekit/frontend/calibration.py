@@ -1,0 +1,23 @@
+"""Whether a model file is one that edgekit has to quantise itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgekit.frontend.source import read_source
+
+__all__ = ["needs_calibration"]
+
+
+def needs_calibration(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> bool:
+    """True for a float ONNX model, which `load_model` quantises on calibration rows.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    if path.suffix.lower() != ".onnx":
+        return False
+    from edgekit.frontend.onnx_check import check_onnx, is_quantized
+
+    return not is_quantized(check_onnx(read_source(path), shapes).model)
