@@ -1,3 +1,60 @@
 """edgekit: deploy neural networks to small boards, verified bit for bit and measured there."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from edgekit.budget import Budget
+    from edgekit.frontend import load_model
+    from edgekit.pipeline import (
+        Deployment,
+        compile_bundle,
+        deploy,
+        flash_bundle,
+        profile_bundle,
+        run_bundle,
+    )
+    from edgekit.target import list_targets, load_target
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Budget",
+    "Deployment",
+    "__version__",
+    "compile_bundle",
+    "deploy",
+    "flash_bundle",
+    "list_targets",
+    "load_model",
+    "load_target",
+    "profile_bundle",
+    "run_bundle",
+]
+
+_HOMES: Final = {
+    "Budget": "edgekit.budget",
+    "Deployment": "edgekit.pipeline",
+    "compile_bundle": "edgekit.pipeline",
+    "deploy": "edgekit.pipeline",
+    "flash_bundle": "edgekit.pipeline",
+    "list_targets": "edgekit.target",
+    "load_model": "edgekit.frontend",
+    "load_target": "edgekit.target",
+    "profile_bundle": "edgekit.pipeline",
+    "run_bundle": "edgekit.pipeline",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Find a public name where it lives; importing edgekit alone costs nothing."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'edgekit' has no attribute {name!r}")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -28,6 +28,7 @@ class Step(Enum):
 
     IMPORT = "import"
     DATA = "data"
+    ANALYZE = "analyze"
     COMPILE = "compile"
     BUILD = "build"
     REFERENCE = "reference"

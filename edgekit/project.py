@@ -5,12 +5,13 @@ docs/edgekit-toml.md.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from edgekit.budget import Budget
 from edgekit.errors import UsageError
 from edgekit.quantities import parse_bytes, parse_count, parse_duration_us
 from edgekit.text import did_you_mean, printable
@@ -35,7 +36,13 @@ __all__ = [
 FILE_NAME = "edgekit.toml"
 _MAX_FILE_BYTES = 1 << 20
 
+Amount = TypeVar("Amount", int, float)
+
 PositiveInt = Annotated[int, Field(ge=1)]
+
+
+def _amount(parse: Callable[[str], Amount], value: int | str | None) -> Amount | None:
+    return None if value is None else parse(str(value))
 
 
 class _Section(BaseModel):
@@ -67,22 +74,19 @@ class BudgetSection(_Section):
     max_flash: int | str | None = None
     max_ram: int | str | None = None
 
-    @field_validator("max_instructions")
-    @classmethod
-    def _instructions(cls, value: int | str | None) -> int | None:
-        return None if value is None else parse_count(str(value))
+    @model_validator(mode="after")
+    def _amounts(self) -> BudgetSection:
+        self.limits()
+        return self
 
-    @field_validator("max_flash", "max_ram")
-    @classmethod
-    def _bytes(cls, value: int | str | None) -> int | None:
-        return None if value is None else parse_bytes(str(value))
-
-    @field_validator("max_latency")
-    @classmethod
-    def _latency(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_duration_us(value)
-        return value
+    def limits(self) -> Budget:
+        """The section as numbers. Raises ValueError with a sentence."""
+        return Budget(
+            max_instructions=_amount(parse_count, self.max_instructions),
+            max_latency_us=_amount(parse_duration_us, self.max_latency),
+            max_flash_bytes=_amount(parse_bytes, self.max_flash),
+            max_ram_bytes=_amount(parse_bytes, self.max_ram),
+        )
 
 
 class ProfileSection(_Section):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.budget import Budget
 from edgekit.errors import UsageError
 from edgekit.project import find_project, load_project
 
@@ -47,11 +48,7 @@ def test_values_are_typed_and_paths_relative_to_the_file(tmp_path: Path) -> None
     assert project.target == "mps2-an386"
     assert project.model is not None
     assert project.model.shapes == {"input": [1, 49, 10, 1]}
-    assert (project.budget.max_instructions, project.budget.max_flash, project.budget.max_ram) == (
-        16_000_000,
-        112_640,
-        40_960,
-    )
+    assert project.budget.limits() == Budget(16_000_000, 20_000.0, 112_640, 40_960)
     assert project.boards["nucleo-f446re"] == "serial:/dev/ttyACM0"
     assert project.build.directory == "build"
 

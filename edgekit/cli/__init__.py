@@ -1,0 +1,34 @@
+"""The command line: one module a command, thin; what they share is in `app`, `session`, `options` and
+`tables`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the return value is the process's exit code."""
+    from edgekit.cli.app import app
+
+    # a terminal that closes, or a supervisor that stops edgekit, must leave no emulator behind either
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="edgekit")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    except KeyboardInterrupt:
+        # between the commands' own handler and here only start-up and shut-down remain
+        sys.stderr.write("interrupted\n")
+        return 130
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

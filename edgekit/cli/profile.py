@@ -1,0 +1,100 @@
+"""`edgekit profile`: what a run costs on the board, operator by operator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit.cli.options import (
+    BoardOption,
+    CalibrationOption,
+    DataOption,
+    DebugFlag,
+    JsonFlag,
+    OutputOption,
+    QuietFlag,
+    RunsOption,
+    SeedOption,
+    ShapeOption,
+    TargetOption,
+)
+from edgekit.cli.session import Session
+from edgekit.cli.settings import (
+    board_name,
+    existing_model,
+    model_settings,
+    project_of_this_folder,
+    target_name,
+)
+from edgekit.errors import UsageError
+
+
+def command(
+    context: typer.Context,
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MODEL|DIR]", help="A model, or a bundle; edgekit.toml's model by default."),
+    ] = None,
+    target: TargetOption = None,
+    board: BoardOption = None,
+    runs: RunsOption = None,
+    data: DataOption = None,
+    calibration: CalibrationOption = None,
+    shape: ShapeOption = None,
+    seed: SeedOption = None,
+    output: OutputOption = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Measure a model or a bundle on its board."""
+    session = Session.of(context, json=json, quiet=quiet, debug=debug)
+    project = project_of_this_folder()
+    bundle = model if model is not None and model.is_dir() else None
+
+    if bundle is None:
+        chosen = model_settings(
+            "profile", project, model=model, shapes=shape, data=data, calibration=calibration, seed=seed
+        )
+        where = target_name(target, project)
+        existing_model(chosen.model)
+
+    from edgekit.cli.documents import part
+    from edgekit.cli.tables import deploy_table
+    from edgekit.firmware import load_bundle
+    from edgekit.pipeline import bundle_directory, compile_bundle, flash_bundle, profile_bundle
+    from edgekit.profile import DEFAULT_RUNS
+    from edgekit.target import load_target
+
+    with session.progress() as progress:
+        if bundle is None:
+            resolved = load_target(where)
+            bundle = output or bundle_directory(chosen.build, chosen.name or chosen.model.stem, resolved.name)
+            compile_bundle(
+                chosen.model,
+                target=resolved,
+                directory=bundle,
+                data=chosen.data,
+                calibration=chosen.calibration,
+                name=chosen.name,
+                shapes=chosen.shapes,
+                seed=chosen.seed,
+                folder=chosen.folder,
+                progress=progress,
+            )
+            address = board_name(board, resolved, project)
+            flash_bundle(bundle, board=address, progress=progress)
+        else:
+            resolved = load_bundle(bundle).target
+            if target is not None and target != resolved.name:
+                raise UsageError(
+                    f"the bundle is for {resolved.name}", hint="leave --target out, or give the model"
+                )
+            address = board_name(board, resolved, project)
+        found = profile_bundle(
+            bundle, board=address, runs=runs or DEFAULT_RUNS, seed=seed or 0, progress=progress
+        )
+    session.document(part("edgekit.profile/1", found.document))
+    session.show(deploy_table(found.document))

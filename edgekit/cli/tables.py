@@ -1,0 +1,134 @@
+"""The tables that people read, drawn from the documents that programs read. Names are printed as plain
+text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from edgekit.report.document import DeployDocument, MemorySection, ProfileSection
+from edgekit.text import printable
+
+__all__ = ["deploy_table", "plain_table"]
+
+_UNIT_NAMES = {"instructions": "instructions", "cycles": "cycles", "us": "µs"}
+_NAME_WIDTH = 40
+
+
+def deploy_table(document: DeployDocument) -> RenderableType:
+    """A deployment: memory against its limits, verification, accuracy, cost by operator, files."""
+    emulated = " (emulated)" if document.target.emulated else ""
+    model = document.model
+    parts: list[RenderableType] = [
+        Text(f"{printable(model.name, 80)} on {document.target.name}{emulated}", style="bold"),
+        Text(f"{model.format}, {model.macs:,} MACs, {model.parameters:,} parameters"),
+        Text(),
+        _memory(document.memory),
+        Text(),
+    ]
+    if document.verify is not None:
+        parts.append(_facts(_verdicts(document)))
+        parts.append(Text())
+    if document.profile is not None:
+        parts.append(_profile(document.profile))
+        parts.append(Text())
+    parts.append(_facts([("bundle", document.artifacts.directory), ("image", document.artifacts.image)]))
+    return Group(*parts)
+
+
+def plain_table(
+    headings: Sequence[tuple[str, Literal["left", "right"]]], rows: Sequence[Sequence[str]]
+) -> Table:
+    """A table of untrusted texts: each cell in one line, nothing in it is markup."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, side in headings:
+        table.add_column(heading, justify=side)
+    for row in rows:
+        table.add_row(*(Text(printable(cell, 120)) for cell in row))
+    return table
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, text in facts:
+        table.add_row(Text(name), Text(printable(text, 1000)))
+    return table
+
+
+def _memory(memory: MemorySection) -> Table:
+    rows: list[tuple[str, int, int | None]] = [
+        ("flash", memory.flash_bytes, memory.flash_limit),
+        ("  weights", memory.weights_bytes, None),
+        ("RAM", memory.ram_bytes, memory.ram_limit),
+        ("  arena", memory.arena_bytes, None),
+        ("  stack", memory.stack_bytes, None),
+    ]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("memory")
+    for heading in ("bytes", "of", "used"):
+        table.add_column(heading, justify="right")
+    for name, used, limit in rows:
+        share = "" if not limit else f"{used / limit:.1%}"
+        table.add_row(name, f"{used:,}", "" if limit is None else f"{limit:,}", share)
+    return table
+
+
+def _verdicts(document: DeployDocument) -> list[tuple[str, str]]:
+    verify = document.verify
+    assert verify is not None
+    how = "bit for bit" if verify.bit_exact else f"within {verify.tolerance:g}"
+    if verify.passed:
+        facts = [("verified", f"{verify.samples} of {verify.samples} rows equal the host reference {how}")]
+    else:
+        facts = [("VERIFICATION FAILED", verify.first_difference or "the answers differ")]
+    if document.accuracy is not None:
+        accuracy = document.accuracy
+        share = (
+            f"top-1 {accuracy.value:.2%} of {accuracy.samples} rows, measured on the {accuracy.measured_on}"
+        )
+        facts.append(("accuracy", share))
+    return facts
+
+
+def _profile(profile: ProfileSection) -> RenderableType:
+    unit = _UNIT_NAMES[profile.unit]
+    trust = "" if profile.trusted or profile.unit == "instructions" else ", by a clock that is not trusted"
+    whole = Text(
+        f"{_cost(profile.p50)} {unit} a run (p10 {_cost(profile.p10)}, p90 {_cost(profile.p90)}, "
+        f"{profile.runs} runs{trust})",
+        style="bold",
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("#", justify="right")
+    table.add_column("operator", overflow="ellipsis", max_width=_NAME_WIDTH, no_wrap=True)
+    table.add_column("kernel")
+    for heading in ("MACs", unit, "share", f"{unit}/MAC"):
+        table.add_column(heading, justify="right")
+    total = sum(operator.p50 for operator in profile.operators)
+    for operator in profile.operators:
+        table.add_row(
+            str(operator.id),
+            Text(printable(operator.name, _NAME_WIDTH)),
+            Text(printable(operator.schedule, 60)),
+            f"{operator.macs:,}" if operator.macs else "",
+            _cost(operator.p50),
+            f"{operator.p50 / total:.1%}" if total else "",
+            _per_mac(operator.p50, operator.macs),
+        )
+    return Group(whole, table)
+
+
+def _cost(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"
+
+
+def _per_mac(cost: float, macs: int) -> str:
+    return f"{cost / macs:.2f}" if macs else ""

@@ -1,0 +1,638 @@
+"""The one place where stages are composed: a model in, a measured deployment out.
+
+    import ──▶ compile (board, host reference) ──▶ build ──▶ fits? ──▶ flash ──▶ verify ──▶ profile ──▶
+    documents
+
+Each bundle that a stage leaves on disk can be taken up later: `flash_bundle`, `run_bundle` and
+`profile_bundle` start from the folder that `compile_bundle` or `deploy` wrote. Nothing here prints; progress
+is told to a callback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.artifacts import CompiledModel, Image, Measurement, Model, TensorSpec, Verification
+from edgekit.budget import Budget
+from edgekit.data import (
+    DEFAULT_RANDOM_ROWS,
+    DataSet,
+    Rows,
+    calibration_inputs,
+    evaluation_rows,
+    random_rows,
+    read_data,
+    select_rows,
+    to_stored,
+)
+from edgekit.errors import BudgetError, EdgekitError, ModelError, UsageError, VerificationError
+from edgekit.fsutil import atomic_write
+from edgekit.profile import DEFAULT_RUNS, measure, tick_unit
+from edgekit.progress import Notice, Progress, Step, silent, step
+from edgekit.report.document import AccuracySection, DeployDocument, deploy_document, to_json
+from edgekit.report.html import ReportDetails, render_html
+from edgekit.stages import STAGES, ConnectedBoard, Stages
+from edgekit.target import Target, load_target
+from edgekit.text import file_name, printable
+from edgekit.verify import accuracy_top1, infer, verify
+
+if TYPE_CHECKING:
+    from edgekit.compiler import OperatorAnalysis
+    from edgekit.device import BoardAddress
+    from edgekit.firmware import Bundle
+
+__all__ = [
+    "DOCUMENT_FILE",
+    "MAX_BOARD_ROWS",
+    "REPORT_FILE",
+    "Analysis",
+    "Compiled",
+    "Deployment",
+    "analyze",
+    "bundle_directory",
+    "compile_bundle",
+    "deploy",
+    "flash_bundle",
+    "profile_bundle",
+    "run_bundle",
+    "tool_versions",
+]
+
+DOCUMENT_FILE = "deploy.json"
+REPORT_FILE = "report.html"
+
+MAX_BOARD_ROWS = 1000
+"""Rows that go over a serial line when nobody said how many; on the host all rows are run."""
+
+_FORMATS: Mapping[str, Literal["tflite", "onnx"]] = {"tflite": "tflite", "onnx": "onnx"}
+_PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy")
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A model on a board, and what the board said. `problems` are the goals it missed, worst first."""
+
+    document: DeployDocument
+    compiled: CompiledModel
+    image: Image
+    verification: Verification | None
+    accuracy: AccuracySection | None
+    measurement: Measurement | None
+    problems: tuple[EdgekitError, ...] = ()
+
+    def raise_for_problems(self) -> Deployment:
+        """Raise the first problem, if there is one.
+
+        Raises:
+            VerificationError: The board's answers differ from the host's.
+            BudgetError: A limit was exceeded.
+        """
+        if self.problems:
+            raise self.problems[0]
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What `compile_bundle` made: an image in its bundle folder, and its document (nothing in it is
+    measured).
+    """
+
+    document: DeployDocument
+    compiled: CompiledModel
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What a model consists of, and what becomes of each operator on a target."""
+
+    model: Model
+    target: Target
+    operators: tuple[OperatorAnalysis, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Imported:
+    model: Model
+    data: DataSet | None
+    calibrated_on_data: bool
+    provenance: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _BundleSource:
+    """A source model that is known by its bundle only."""
+
+    name: str
+    format: Literal["tflite", "onnx"]
+    sha256: str
+
+
+def bundle_directory(build: Path, model_name: str, target_name: str) -> Path:
+    """Where a deployment is written when nobody says so: `<build>/<model>-<target>`, in harmless
+    characters.
+    """
+    return build / f"{file_name(model_name)}-{target_name}"
+
+
+def deploy(
+    model: str | Path,
+    *,
+    target: str | Path | Target,
+    data: str | Path | None = None,
+    calibration: str | Path | None = None,
+    board: str | None = None,
+    name: str | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    samples: int | None = None,
+    runs: int = DEFAULT_RUNS,
+    seed: int = 0,
+    budget: Budget | None = None,
+    directory: str | Path | None = None,
+    folder: Path | None = None,
+    progress: Progress = silent,
+    check: bool = True,
+    stages: Stages = STAGES,
+) -> Deployment:
+    """Import, compile, build, flash, verify and profile a model, and write what came out.
+
+    Args:
+        model: A `.tflite` or `.onnx` file.
+        target: A target's name, its file, or the target itself.
+        data: Rows to verify with: an `.npz`, or a loader `package.module:function`. Without it 16 seeded
+        random rows. calibration: Rows to calibrate a float model with.
+        board: `serial:…`; what an emulated target or the host does not need.
+        shapes: Fixed shapes of inputs whose dimensions the model leaves open.
+        samples: How many rows run on the board; all by default, on a serial line at most `MAX_BOARD_ROWS`.
+        runs: How often a run is measured.
+        seed: Of random rows, of the split and of the choice of rows.
+        directory: Where to write; `build/<model>-<target>` by default.
+        folder: Where a loader's module is looked for.
+        progress: Told of each step.
+        check: Raise when the answers differ or a limit is exceeded. The documents are written in any case.
+
+    Raises:
+        EdgekitError: The subclass says which stage refused, see `edgekit.errors`.
+    """
+    resolved = _resolve_target(target, progress)
+    limits = budget or Budget()
+    limits.check_measurable(resolved)
+    if samples is not None and samples < 1:
+        raise UsageError("samples must be at least 1")
+    if runs < 1:
+        raise UsageError("runs must be at least 1")
+    address = _address(board, stages)
+    imported = _import(model, name, shapes, data, calibration, seed, folder, progress, stages)
+    place = (
+        Path(directory) if directory else bundle_directory(Path("build"), imported.model.name, resolved.name)
+    )
+    compiled, image = _build(imported, resolved, place, progress, stages)
+    rows = _choose_rows(imported, compiled.inputs, resolved, samples, seed)
+    reference_target, reference_image = _reference(imported, resolved, image, compiled, progress, stages)
+
+    with step(progress, Step.FLASH, f"{image.path.name} to {resolved.name}"):
+        stages.flash(resolved, image, address)
+
+    with ExitStack() as opened:
+        with step(progress, Step.CONNECT, resolved.name):
+            reference = opened.enter_context(_connected(reference_target, reference_image, None, stages))
+            client = opened.enter_context(_connected(resolved, image, address, stages))
+        with step(progress, Step.VERIFY, rows.source, len(rows)) as running:
+            verified = verify(
+                reference,
+                client,
+                rows,
+                compiled.outputs,
+                compiled.operators,
+                exact=compiled.exact,
+                advanced=running.advance,
+            )
+            accuracy = _accuracy(rows, verified.outputs, resolved)
+            running.outcome = _verified_outcome(verified.verification)
+        with step(progress, Step.PROFILE, f"{runs} runs", 2 * runs) as running:
+            measurement = measure(
+                client,
+                compiled.operators,
+                rows.input_bytes(0),
+                tick_unit(resolved),
+                runs=runs,
+                advanced=running.advance,
+            )
+            running.outcome = f"{measurement.p50:,.0f} {measurement.unit}"
+
+    document = deploy_document(
+        source=imported.model,
+        target=resolved,
+        compiled=compiled,
+        image=image,
+        verification=verified.verification,
+        accuracy=accuracy,
+        measurement=measurement,
+    )
+    versions = tool_versions(stages.load_bundle(place))
+    _write_documents(document, compiled, resolved, versions, measurement, rows.source, place, progress)
+    deployment = Deployment(
+        document,
+        compiled,
+        image,
+        verified.verification,
+        accuracy,
+        measurement,
+        _problems(verified.verification, limits.misses(image.memory, measurement, resolved)),
+    )
+    return deployment.raise_for_problems() if check else deployment
+
+
+def compile_bundle(
+    model: str | Path,
+    *,
+    target: str | Path | Target,
+    directory: str | Path | None = None,
+    data: str | Path | None = None,
+    calibration: str | Path | None = None,
+    name: str | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: Progress = silent,
+    stages: Stages = STAGES,
+) -> Compiled:
+    """Import, compile and build a model into a bundle folder, and check that it fits. The arguments are
+    `deploy`'s.
+    """
+    resolved = _resolve_target(target, progress)
+    imported = _import(model, name, shapes, data, calibration, seed, folder, progress, stages)
+    place = (
+        Path(directory) if directory else bundle_directory(Path("build"), imported.model.name, resolved.name)
+    )
+    compiled, image = _build(imported, resolved, place, progress, stages)
+    document = deploy_document(source=imported.model, target=resolved, compiled=compiled, image=image)
+    return Compiled(document, compiled, image)
+
+
+def analyze(
+    model: str | Path,
+    *,
+    target: str | Path | Target = "host",
+    data: str | Path | None = None,
+    calibration: str | Path | None = None,
+    name: str | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: Progress = silent,
+    stages: Stages = STAGES,
+) -> Analysis:
+    """Import a model and tell of each operator what will run; nothing is built. The arguments are
+    `deploy`'s.
+    """
+    resolved = _resolve_target(target, progress)
+    imported = _import(model, name, shapes, data, calibration, seed, folder, progress, stages)
+    with step(progress, Step.ANALYZE, resolved.name) as running:
+        operators = stages.analyze_model(imported.model, resolved)
+        running.outcome = f"{len(operators)} operators"
+    return Analysis(imported.model, resolved, operators)
+
+
+def flash_bundle(
+    directory: str | Path, *, board: str | None = None, progress: Progress = silent, stages: Stages = STAGES
+) -> DeployDocument:
+    """Put a bundle's image on its board, and ask the board whether it runs that image."""
+    bundle = stages.load_bundle(Path(directory))
+    address = _address(board, stages)
+    with step(progress, Step.FLASH, f"{bundle.image.path.name} to {bundle.target.name}"):
+        stages.flash(bundle.target, bundle.image, address)
+    with (
+        step(progress, Step.CONNECT, bundle.target.name),
+        _connected(bundle.target, bundle.image, address, stages),
+    ):
+        pass
+    return deploy_document(
+        source=_source_of(bundle), target=bundle.target, compiled=bundle.compiled, image=bundle.image
+    )
+
+
+def run_bundle(
+    directory: str | Path,
+    inputs: Sequence[Array],
+    *,
+    board: str | None = None,
+    progress: Progress = silent,
+    stages: Stages = STAGES,
+) -> tuple[Array, ...]:
+    """Run rows on the board that a bundle was flashed to.
+
+    Args:
+        inputs: One array an input: one row of the input's shape, or (N, …) rows; stored integers, or reals
+        as float.
+
+    Returns:
+        One array (N, *shape) an output, in the stored type.
+
+    Raises:
+        ModelError: The arrays don't fit the inputs.
+    """
+    bundle = stages.load_bundle(Path(directory))
+    address = _address(board, stages)
+    rows = _given_rows(inputs, bundle.compiled.inputs)
+    answers: list[tuple[Array, ...]] = []
+    with (
+        step(progress, Step.RUN, f"{len(rows)} rows on {bundle.target.name}", len(rows)) as running,
+        _connected(bundle.target, bundle.image, address, stages) as client,
+    ):
+        for row in range(len(rows)):
+            answers.append(infer(client, rows.input_bytes(row), bundle.compiled.outputs))
+            running.advance(row + 1)
+    return tuple(
+        np.stack([answer[index] for answer in answers]) for index in range(len(bundle.compiled.outputs))
+    )
+
+
+def profile_bundle(
+    directory: str | Path,
+    *,
+    board: str | None = None,
+    runs: int = DEFAULT_RUNS,
+    seed: int = 0,
+    progress: Progress = silent,
+    stages: Stages = STAGES,
+) -> Deployment:
+    """Measure a bundle on the board that it was flashed to, on one seeded random row."""
+    bundle = stages.load_bundle(Path(directory))
+    address = _address(board, stages)
+    rows = random_rows(bundle.compiled.inputs, 1, seed)
+    with (
+        step(progress, Step.PROFILE, f"{runs} runs on {bundle.target.name}", 2 * runs) as running,
+        _connected(bundle.target, bundle.image, address, stages) as client,
+    ):
+        measurement = measure(
+            client,
+            bundle.compiled.operators,
+            rows.input_bytes(0),
+            tick_unit(bundle.target),
+            runs=runs,
+            advanced=running.advance,
+        )
+        running.outcome = f"{measurement.p50:,.0f} {measurement.unit}"
+    document = deploy_document(
+        source=_source_of(bundle),
+        target=bundle.target,
+        compiled=bundle.compiled,
+        image=bundle.image,
+        measurement=measurement,
+    )
+    return Deployment(document, bundle.compiled, bundle.image, None, None, measurement)
+
+
+def _resolve_target(target: str | Path | Target, progress: Progress) -> Target:
+    resolved = target if isinstance(target, Target) else load_target(str(target))
+    if resolved.shadows is not None:
+        own = printable(str(resolved.source_path))
+        progress(Notice(f"{resolved.name} is your own {own}; it takes the place of the shipped target"))
+    return resolved
+
+
+def _import(
+    path: str | Path,
+    name: str | None,
+    shapes: Mapping[str, Sequence[int]] | None,
+    data: str | Path | None,
+    calibration: str | Path | None,
+    seed: int,
+    folder: Path | None,
+    progress: Progress,
+    stages: Stages,
+) -> _Imported:
+    """Data first: a wrong data file is refused in milliseconds, before the model is."""
+    data_set = calibration_set = None
+    if data is not None or calibration is not None:
+        with step(progress, Step.DATA, printable(str(data or calibration))) as running:
+            data_set = None if data is None else read_data(data, folder=folder)
+            calibration_set = None if calibration is None else read_data(calibration, folder=folder)
+            if data_set is not None:
+                running.outcome = ", ".join(f"{part.count} rows" for part in data_set.parts.values())
+    fixed = {key: tuple(value) for key, value in (shapes or {}).items()}
+    source = Path(path)
+    calibrated_on: str | None = None
+    calibrated_on_data = False
+    with step(progress, Step.IMPORT, printable(str(path))) as running:
+        if calibration_set is not None:
+            rows = calibration_inputs(calibration_set, whole_file=True, seed=seed)
+            model = stages.load_model(source, name, fixed, rows)
+            calibrated_on = calibration_set.sha256
+        elif data_set is not None and stages.needs_calibration(source, fixed):
+            rows = calibration_inputs(data_set, whole_file=False, seed=seed)
+            model = stages.load_model(source, name, fixed, rows)
+            calibrated_on, calibrated_on_data = data_set.sha256, True
+        else:
+            model = stages.load_model(source, name, fixed, None)
+        running.outcome = (
+            f"{model.format}, {len(model.input_names)} input(s), {len(model.output_names)} output(s)"
+        )
+    return _Imported(model, data_set, calibrated_on_data, _provenance(model, fixed, calibrated_on, seed))
+
+
+def _provenance(
+    model: Model, shapes: Mapping[str, tuple[int, ...]], calibrated_on: str | None, seed: int
+) -> Mapping[str, str]:
+    """What went into the bundle besides what the build itself knows; the same inputs give the same texts."""
+    facts = {"model_format": model.format, "model_sha256": model.sha256}
+    facts |= {f"package_{name}": version(name) for name in _PACKAGES}
+    for name, shape in sorted(shapes.items()):
+        facts[f"shape_{name}"] = ",".join(str(size) for size in shape)
+    if calibrated_on is not None:
+        facts |= {"calibration_sha256": calibrated_on, "calibration_seed": str(seed)}
+        facts["package_onnxruntime"] = version("onnxruntime")
+    return facts
+
+
+def _source_of(bundle: Bundle) -> _BundleSource:
+    """The source model that a bundle was made of, as its manifest says.
+
+    Raises:
+        ModelError: The manifest doesn't say it.
+    """
+    facts = bundle.manifest.provenance
+    kind = _FORMATS.get(facts.get("model_format", ""))
+    sha256 = facts.get("model_sha256")
+    if kind is None or sha256 is None:
+        raise ModelError(
+            f"{printable(str(bundle.directory))}: the manifest doesn't say which model it was made of",
+            hint="compile it again: edgekit compile MODEL --target TARGET -o DIR",
+        )
+    return _BundleSource(bundle.compiled.name, kind, sha256)
+
+
+@contextmanager
+def _connected(
+    target: Target, image: Image, address: BoardAddress | None, stages: Stages
+) -> Iterator[ConnectedBoard]:
+    """A board that runs this very image.
+
+    Raises:
+        VerificationError: It runs another one.
+    """
+    with stages.open_board(target, image, address) as client:
+        found = client.info().model_hash
+        if found != image.model_hash:
+            raise VerificationError(
+                f"{target.name} runs another image (model {printable(found, 12)}) "
+                f"than {printable(str(image.path))} (model {image.model_hash[:12]})",
+                hint=f"edgekit flash {printable(str(image.directory))}",
+            )
+        yield client
+
+
+def tool_versions(bundle: Bundle) -> Mapping[str, str]:
+    """Tool or package to version, of all that went into a bundle."""
+    packages = {
+        key.removeprefix("package_"): text
+        for key, text in bundle.manifest.provenance.items()
+        if key.startswith("package_")
+    }
+    return {**bundle.manifest.tools, **packages, "edgekit": bundle.manifest.edgekit}
+
+
+def _address(board: str | None, stages: Stages) -> BoardAddress | None:
+    return None if board is None else stages.parse_board(board)
+
+
+def _build(
+    imported: _Imported, target: Target, directory: Path, progress: Progress, stages: Stages
+) -> tuple[CompiledModel, Image]:
+    with step(progress, Step.COMPILE, f"{printable(imported.model.name, 60)} for {target.name}") as running:
+        compiled = stages.compile_model(imported.model, target)
+        running.outcome = f"{len(compiled.operators)} operators, {compiled.macs:,} MACs"
+    with step(progress, Step.BUILD, printable(str(directory))) as running:
+        image = stages.build_image(compiled, target, directory, imported.provenance)
+        running.outcome = f"{image.memory.flash_bytes:,} B flash, {image.memory.ram_bytes:,} B RAM"
+    return compiled, image
+
+
+def _reference(
+    imported: _Imported,
+    target: Target,
+    image: Image,
+    compiled: CompiledModel,
+    progress: Progress,
+    stages: Stages,
+) -> tuple[Target, Image]:
+    """The same model for the host in the portable schedule, which every other program must equal."""
+    host = load_target("host").model_copy(update={"schedules": ("portable",)})
+    if target.name == "host" and target.schedules == host.schedules:
+        return target, image
+    directory = image.directory / "reference"
+    with step(progress, Step.REFERENCE, "the same model for the host") as running:
+        reference = stages.compile_model(imported.model, host)
+        _check_same_interface(compiled, reference)
+        built = stages.build_image(reference, host, directory, imported.provenance)
+        running.outcome = f"{len(reference.operators)} operators"
+    return host, built
+
+
+def _check_same_interface(compiled: CompiledModel, reference: CompiledModel) -> None:
+    if compiled.inputs != reference.inputs or compiled.outputs != reference.outputs:
+        raise ModelError(
+            f"{printable(compiled.name)} has other inputs or outputs on {compiled.target} than on the host",
+            hint="that is a fault of edgekit; please report it with the model",
+        )
+
+
+def _choose_rows(
+    imported: _Imported, inputs: Sequence[TensorSpec], target: Target, samples: int | None, seed: int
+) -> Rows:
+    if imported.data is None:
+        return random_rows(inputs, samples or DEFAULT_RANDOM_ROWS, seed)
+    rows = evaluation_rows(imported.data, inputs, calibrated_on_it=imported.calibrated_on_data, seed=seed)
+    default = None if target.transport.kind == "pipe" else MAX_BOARD_ROWS
+    return select_rows(rows, samples if samples is not None else default, seed)
+
+
+def _given_rows(inputs: Sequence[Array], specs: Sequence[TensorSpec]) -> Rows:
+    if len(inputs) != len(specs):
+        raise ModelError(f"{len(inputs)} input(s) were given, and the model takes {len(specs)}")
+    stored: list[Array] = []
+    for index, (values, spec) in enumerate(zip(inputs, specs, strict=True)):
+        if values.shape == spec.shape:
+            rows = values[np.newaxis]
+        elif values.ndim > 0 and len(values) and values.size == len(values) * spec.elements:
+            rows = values.reshape(len(values), *spec.shape)
+        else:
+            raise ModelError(
+                f"input {index} ({printable(spec.name, 60)}) is {spec.shape}, "
+                f"and the array given is {values.shape}"
+            )
+        stored.append(to_stored(rows, spec, f"input {index}"))
+    if len({len(values) for values in stored}) > 1:
+        raise ModelError(
+            f"the inputs have different numbers of rows: {', '.join(str(len(v)) for v in stored)}"
+        )
+    return Rows(tuple(stored), None, np.arange(len(stored[0])), "the given rows")
+
+
+def _accuracy(rows: Rows, outputs: Sequence[Array], target: Target) -> AccuracySection | None:
+    found = accuracy_top1(rows, outputs)
+    if found is None:
+        return None
+    where: Literal["device", "host"] = "host" if target.transport.kind == "pipe" else "device"
+    return AccuracySection(metric="top1", value=found.value, samples=found.samples, measured_on=where)
+
+
+def _verified_outcome(verification: Verification) -> str:
+    if not verification.passed:
+        return "the answers differ"
+    how = "bit for bit" if verification.bit_exact else f"within {verification.tolerance:g}"
+    return f"{verification.samples} of {verification.samples} rows equal the host {how}"
+
+
+def _problems(verification: Verification, misses: Sequence[str]) -> tuple[EdgekitError, ...]:
+    problems: list[EdgekitError] = []
+    if not verification.passed:
+        problems.append(
+            VerificationError(
+                f"the board's answers differ from the host's: {verification.first_difference}",
+                hint="the report in the bundle has the details; `edgekit doctor` checks the tools",
+            )
+        )
+    if misses:
+        problems.append(
+            BudgetError(
+                "over the budget: " + "; ".join(misses),
+                hint="raise the limit, or deploy a smaller model",
+            )
+        )
+    return tuple(problems)
+
+
+def _write_documents(
+    document: DeployDocument,
+    compiled: CompiledModel,
+    target: Target,
+    versions: Mapping[str, str],
+    measurement: Measurement,
+    data_source: str,
+    directory: Path,
+    progress: Progress,
+) -> None:
+    with step(progress, Step.REPORT, printable(str(directory))) as running:
+        details = ReportDetails(
+            versions=versions,
+            data_source=data_source,
+            stack_high_water_bytes=measurement.stack_high_water_bytes,
+            arena_high_water_bytes=measurement.arena_high_water_bytes,
+        )
+        page = directory / REPORT_FILE
+        atomic_write(directory / DOCUMENT_FILE, to_json(document).encode("ascii"))
+        atomic_write(page, render_html(document, compiled, target, details).encode("utf-8"))
+        running.outcome = printable(str(page))

@@ -1,0 +1,120 @@
+"""The stages as one value, so that a test can put its own in their place. Each is imported when it is first
+used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
+
+from edgekit.artifacts import CompiledModel, Image, Model
+from edgekit.profile import Meter
+from edgekit.target import Target
+from edgekit.verify import Runner
+
+if TYPE_CHECKING:
+    from edgekit.compiler import OperatorAnalysis
+    from edgekit.device import BoardAddress
+    from edgekit.firmware import Bundle
+
+__all__ = ["STAGES", "ConnectedBoard", "Stages"]
+
+Calibration = Sequence[npt.NDArray[Any]] | None
+
+
+class BoardIdentity(Protocol):
+    """What a board says of itself."""
+
+    @property
+    def model_hash(self) -> str: ...
+
+
+class ConnectedBoard(Runner, Meter, Protocol):
+    """A board with an open session: `edgekit.device.Client` is one."""
+
+    def info(self) -> BoardIdentity: ...
+
+
+def _load_model(
+    path: Path, name: str | None, shapes: Mapping[str, tuple[int, ...]], calibration: Calibration
+) -> Model:
+    from edgekit.frontend import load_model
+
+    return load_model(path, name=name, shapes=shapes or None, calibration=calibration)
+
+
+def _needs_calibration(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    from edgekit.frontend.calibration import needs_calibration
+
+    return needs_calibration(path, shapes or None)
+
+
+def _compile_model(model: Model, target: Target) -> CompiledModel:
+    from edgekit.compiler import compile_model
+
+    return compile_model(model, target)
+
+
+def _analyze_model(model: Model, target: Target) -> tuple[OperatorAnalysis, ...]:
+    from edgekit.compiler import analyze_model
+
+    return analyze_model(model, target)
+
+
+def _build_image(
+    compiled: CompiledModel, target: Target, directory: Path, provenance: Mapping[str, str]
+) -> Image:
+    from edgekit.firmware import build_image
+
+    return build_image(compiled, target, directory, provenance=provenance)
+
+
+def _load_bundle(directory: Path) -> Bundle:
+    from edgekit.firmware import load_bundle
+
+    return load_bundle(directory)
+
+
+def _parse_board(text: str) -> BoardAddress:
+    from edgekit.device import parse_board
+
+    return parse_board(text)
+
+
+def _flash(target: Target, image: Image, board: BoardAddress | None) -> None:
+    from edgekit.device import flash
+
+    flash(target, image.path, board)
+
+
+def _open_board(
+    target: Target, image: Image, board: BoardAddress | None
+) -> AbstractContextManager[ConnectedBoard]:
+    from edgekit.device import open_board
+
+    return open_board(target, image.path, board)
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """One function a stage; `edgekit.pipeline` says in which order."""
+
+    load_model: Callable[[Path, str | None, Mapping[str, tuple[int, ...]], Calibration], Model] = _load_model
+    needs_calibration: Callable[[Path, Mapping[str, tuple[int, ...]]], bool] = _needs_calibration
+    compile_model: Callable[[Model, Target], CompiledModel] = _compile_model
+    analyze_model: Callable[[Model, Target], tuple[OperatorAnalysis, ...]] = _analyze_model
+    build_image: Callable[[CompiledModel, Target, Path, Mapping[str, str]], Image] = _build_image
+    load_bundle: Callable[[Path], Bundle] = _load_bundle
+    parse_board: Callable[[str], BoardAddress] = _parse_board
+    flash: Callable[[Target, Image, BoardAddress | None], None] = _flash
+    open_board: Callable[[Target, Image, BoardAddress | None], AbstractContextManager[ConnectedBoard]] = (
+        _open_board
+    )
+
+
+STAGES = Stages()
