@@ -140,7 +140,8 @@ class _Lowering:
         for binding in _bindings(self.function):
             call = binding.value
             arguments = list(getattr(call, "args", ()))
-            if parameter not in arguments:
+            # `in` would compare with ==, which TVM's expressions overload.
+            if not any(parameter.same_as(argument) for argument in arguments):
                 continue
             if _op_name(call) != "relax.quantize" or str(call.attrs.out_dtype) not in ("int8", "uint8"):
                 return None
@@ -221,7 +222,7 @@ class _Lowering:
             return Unknown()
 
     def _value(self, expression: Any) -> Value:
-        if expression in self.values:
+        if isinstance(expression, relax.Var) and expression in self.values:
             return self.values[expression]
         constant = self._constant(expression)
         if constant is not None:
@@ -237,7 +238,7 @@ class _Lowering:
         data: Any = getattr(expression, "value", None)
         if hasattr(data, "numpy"):
             return Constant(data.numpy())
-        known = self.values.get(expression)
+        known = self.values.get(expression) if isinstance(expression, relax.Var) else None
         return known if isinstance(known, Constant) else None
 
 
