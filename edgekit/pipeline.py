@@ -35,7 +35,7 @@ from edgekit.data import (
 )
 from edgekit.errors import BudgetError, EdgekitError, ModelError, UsageError, VerificationError
 from edgekit.fsutil import atomic_write
-from edgekit.profile import DEFAULT_RUNS, measure, tick_unit
+from edgekit.profile import OPERATOR_SUM_TOLERANCE, default_runs, measure, tick_unit
 from edgekit.progress import Notice, Progress, Step, silent, step
 from edgekit.report.document import AccuracySection, DeployDocument, deploy_document, to_json
 from edgekit.report.html import ReportDetails, render_html
@@ -156,7 +156,7 @@ def deploy(
     name: str | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     samples: int | None = None,
-    runs: int = DEFAULT_RUNS,
+    runs: int | None = None,
     seed: int = 0,
     budget: Budget | None = None,
     directory: str | Path | None = None,
@@ -175,7 +175,7 @@ def deploy(
         board: `serial:…`; what an emulated target or the host does not need.
         shapes: Fixed shapes of inputs whose dimensions the model leaves open.
         samples: How many rows run on the board; all by default, on a serial line at most `MAX_BOARD_ROWS`.
-        runs: How often a run is measured.
+        runs: How often a run is measured; 5 where a counter repeats, 50 where it is a time.
         seed: Of random rows, of the split and of the choice of rows.
         directory: Where to write; `build/<model>-<target>` by default.
         folder: Where a loader's module is looked for.
@@ -190,7 +190,7 @@ def deploy(
     limits.check_measurable(resolved)
     if samples is not None and samples < 1:
         raise UsageError("samples must be at least 1")
-    if runs < 1:
+    if runs is not None and runs < 1:
         raise UsageError("runs must be at least 1")
     address = _address(board, stages)
     imported = _import(model, name, shapes, data, calibration, seed, folder, progress, stages)
@@ -220,16 +220,7 @@ def deploy(
             )
             accuracy = _accuracy(rows, verified.outputs, resolved)
             running.outcome = _verified_outcome(verified.verification)
-        with step(progress, Step.PROFILE, f"{runs} runs", 2 * runs) as running:
-            measurement = measure(
-                client,
-                compiled.operators,
-                rows.input_bytes(0),
-                tick_unit(resolved),
-                runs=runs,
-                advanced=running.advance,
-            )
-            running.outcome = f"{measurement.p50:,.0f} {measurement.unit}"
+        measurement = _measure(client, compiled, rows, resolved, runs, progress)
 
     document = deploy_document(
         source=imported.model,
@@ -363,7 +354,7 @@ def profile_bundle(
     directory: str | Path,
     *,
     board: str | None = None,
-    runs: int = DEFAULT_RUNS,
+    runs: int | None = None,
     seed: int = 0,
     progress: Progress = silent,
     stages: Stages = STAGES,
@@ -372,19 +363,8 @@ def profile_bundle(
     bundle = stages.load_bundle(Path(directory))
     address = _address(board, stages)
     rows = random_rows(bundle.compiled.inputs, 1, seed)
-    with (
-        step(progress, Step.PROFILE, f"{runs} runs on {bundle.target.name}", 2 * runs) as running,
-        _connected(bundle.target, bundle.image, address, stages) as client,
-    ):
-        measurement = measure(
-            client,
-            bundle.compiled.operators,
-            rows.input_bytes(0),
-            tick_unit(bundle.target),
-            runs=runs,
-            advanced=running.advance,
-        )
-        running.outcome = f"{measurement.p50:,.0f} {measurement.unit}"
+    with _connected(bundle.target, bundle.image, address, stages) as client:
+        measurement = _measure(client, bundle.compiled, rows, bundle.target, runs, progress)
     document = deploy_document(
         source=_source_of(bundle),
         target=bundle.target,
@@ -579,6 +559,31 @@ def _given_rows(inputs: Sequence[Array], specs: Sequence[TensorSpec]) -> Rows:
             f"the inputs have different numbers of rows: {', '.join(str(len(v)) for v in stored)}"
         )
     return Rows(tuple(stored), None, np.arange(len(stored[0])), "the given rows")
+
+
+def _measure(
+    board: ConnectedBoard,
+    compiled: CompiledModel,
+    rows: Rows,
+    target: Target,
+    runs: int | None,
+    progress: Progress,
+) -> Measurement:
+    unit = tick_unit(target)
+    runs = runs or default_runs(unit)
+    with step(progress, Step.PROFILE, f"{runs} runs on {target.name}", 2 * runs) as running:
+        found = measure(
+            board, compiled.operators, rows.input_bytes(0), unit, runs=runs, advanced=running.advance
+        )
+        running.outcome = f"{found.p50:,.0f} {found.unit}"
+    if compiled.operators and not found.operators:
+        progress(
+            Notice(
+                f"there is no table of operators: measured one by one their sum is more than "
+                f"{OPERATOR_SUM_TOLERANCE:.0%} away from the run; try again on a quiet machine"
+            )
+        )
+    return found
 
 
 def _accuracy(rows: Rows, outputs: Sequence[Array], target: Target) -> AccuracySection | None:

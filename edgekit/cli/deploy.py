@@ -90,7 +90,6 @@ def command(
     from edgekit.budget import Budget
     from edgekit.cli.tables import deploy_table
     from edgekit.pipeline import bundle_directory, deploy
-    from edgekit.profile import DEFAULT_RUNS
     from edgekit.report.document import to_values
     from edgekit.target import load_target
 
@@ -111,7 +110,7 @@ def command(
             name=chosen.name,
             shapes=chosen.shapes,
             samples=chosen.samples,
-            runs=runs or own_runs or DEFAULT_RUNS,
+            runs=runs or own_runs,
             seed=chosen.seed,
             budget=budget,
             directory=output

@@ -52,6 +52,7 @@ def command(
     """Measure a model or a bundle on its board."""
     session = Session.of(context, json=json, quiet=quiet, debug=debug)
     project = project_of_this_folder()
+    own_runs = None
     bundle = model if model is not None and model.is_dir() else None
 
     if bundle is None:
@@ -65,7 +66,6 @@ def command(
     from edgekit.cli.tables import deploy_table
     from edgekit.firmware import load_bundle
     from edgekit.pipeline import bundle_directory, compile_bundle, flash_bundle, profile_bundle
-    from edgekit.profile import DEFAULT_RUNS
     from edgekit.target import load_target
 
     with session.progress() as progress:
@@ -84,6 +84,7 @@ def command(
                 folder=chosen.folder,
                 progress=progress,
             )
+            own_runs = chosen.own.profile.runs if chosen.own else None
             address = board_name(board, resolved, project)
             flash_bundle(bundle, board=address, progress=progress)
         else:
@@ -94,7 +95,7 @@ def command(
                 )
             address = board_name(board, resolved, project)
         found = profile_bundle(
-            bundle, board=address, runs=runs or DEFAULT_RUNS, seed=seed or 0, progress=progress
+            bundle, board=address, runs=runs or own_runs, seed=seed or 0, progress=progress
         )
     session.document(part("edgekit.profile/1", found.document))
     session.show(deploy_table(found.document))

@@ -110,7 +110,8 @@ def _profile(profile: ProfileSection) -> RenderableType:
     table.add_column("#", justify="right")
     table.add_column("operator", overflow="ellipsis", max_width=_NAME_WIDTH, no_wrap=True)
     table.add_column("kernel")
-    for heading in ("MACs", unit, "share", f"{unit}/MAC"):
+    small, factor = ("ns", 1000.0) if profile.unit == "us" else (unit, 1.0)
+    for heading in ("MACs", unit, "share", f"{small}/MAC"):
         table.add_column(heading, justify="right")
     total = sum(operator.p50 for operator in profile.operators)
     for operator in profile.operators:
@@ -121,7 +122,7 @@ def _profile(profile: ProfileSection) -> RenderableType:
             f"{operator.macs:,}" if operator.macs else "",
             _cost(operator.p50),
             f"{operator.p50 / total:.1%}" if total else "",
-            _per_mac(operator.p50, operator.macs),
+            _per_mac(operator.p50 * factor, operator.macs),
         )
     return Group(whole, table)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from edgekit.profile.measure import DEFAULT_RUNS, OPERATOR_SUM_TOLERANCE, Meter, measure
+from edgekit.profile.measure import OPERATOR_SUM_TOLERANCE, Meter, default_runs, measure
 from edgekit.profile.statistics import percentile
 from edgekit.profile.units import TickUnit, tick_unit
 
 __all__ = [
-    "DEFAULT_RUNS",
     "OPERATOR_SUM_TOLERANCE",
     "Meter",
     "TickUnit",
+    "default_runs",
     "measure",
     "percentile",
     "tick_unit",
