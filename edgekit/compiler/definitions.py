@@ -17,11 +17,13 @@ from tvm import te, tirx
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.fixed_point import (
+    float64_ulp_bound,
     high_multiply_shifted,
     requantize_double_rounding,
-    requantize_single_rounding,
+    round_as_float64,
     saturate,
     shift_right_double_rounding,
+    wide_product,
 )
 from edgekit.compiler.program import Tensor
 
@@ -88,42 +90,79 @@ def _padded(data: Any, window: op.Window, output: Tensor, fill: int) -> Any:
     return te.compute((batch, rows, columns, channels), value, name=PADDED)
 
 
-def _requantized_output(
+def _biased(
     operator: op.Conv2D | op.DepthwiseConv2D | op.Dense,
     total: Any,
     weight_sums: NDArray[np.int64],
     output: Tensor,
-    *,
-    single_rounding: bool,
+) -> tuple[tuple[Any, NDArray[np.generic]], Any]:
+    """The bias constant and the stage that adds it.
+
+    The sums run over stored inputs, whose padding is the zero point: bias − z·Σw puts that right.
+    """
+    folded = operator.bias.astype(np.int64) - operator.input_zero_point * weight_sums
+    bias = _const("bias", folded.astype(np.int32))
+    return bias, te.compute(output.shape, lambda *at: total[at] + bias[0][at[-1]], name="biased")
+
+
+def _requantized_output(
+    operator: op.Conv2D | op.DepthwiseConv2D,
+    total: Any,
+    weight_sums: NDArray[np.int64],
+    output: Tensor,
 ) -> tuple[list[tuple[Any, NDArray[np.generic]]], Any]:
     """Bias, per-channel requantisation and clamp of the accumulators: constants and the output stage.
 
     The biased sum and the product are stages of their own: as one expression TVM rewrites (sum + bias) ·
     multiplier into 64-bit additions and repeats it in the rounding.
     """
-    # bias − z·Σw: with it the sum runs over stored inputs, whose padding is the zero point.
-    folded = operator.bias.astype(np.int64) - operator.input_zero_point * weight_sums
-    bias = _const("bias", folded.astype(np.int32))
+    bias, biased = _biased(operator, total, weight_sums, output)
     multipliers = _const("multipliers", operator.multipliers)
     shifts = _const("shifts", operator.shifts)
-    biased = te.compute(output.shape, lambda *at: total[at] + bias[0][at[-1]], name="biased")
 
     def scale(*at: Any) -> Any:
-        value, multiplier, shift = biased[at], multipliers[0][at[-1]], shifts[0][at[-1]]
-        if single_rounding:
-            return requantize_single_rounding(value, multiplier, shift)
-        return high_multiply_shifted(value, multiplier, shift, operator.shifts)
+        return high_multiply_shifted(biased[at], multipliers[0][at[-1]], shifts[0][at[-1]], operator.shifts)
 
     scaled = te.compute(output.shape, scale, name="scaled")
 
     def finish(*at: Any) -> Any:
-        value = scaled[at]
-        if not single_rounding:
-            value = shift_right_double_rounding(value, shifts[0][at[-1]], operator.shifts)
+        value = shift_right_double_rounding(scaled[at], shifts[0][at[-1]], operator.shifts)
         shifted = value + _i32(operator.output_zero_point)
         return saturate(shifted, operator.clamp.low, operator.clamp.high)
 
     return [bias, multipliers, shifts], te.compute(output.shape, finish, name=OUTPUT)
+
+
+def _float64_output(
+    operator: op.Dense, total: Any, weight_sums: NDArray[np.int64], output: Tensor
+) -> tuple[list[tuple[Any, NDArray[np.generic]]], Any]:
+    """Bias, scaling as float64 would, and clamp of a fully connected layer's accumulators."""
+    bias, biased = _biased(operator, total, weight_sums, output)
+    high = _const("multipliers_high", operator.multipliers.high)
+    low = _const("multipliers_low", operator.multipliers.low)
+    shifts = _const("shifts", operator.multipliers.shift)
+
+    def product(part: Any) -> Any:
+        return lambda *at: wide_product(tirx.abs(biased[at]), part[0][at[-1]])
+
+    highs = te.compute(output.shape, product(high), name="high_product")
+    lows = te.compute(output.shape, product(low), name="low_product")
+    quarters = te.compute(
+        output.shape,
+        lambda *at: float64_ulp_bound(highs[at], lows[at], shifts[0][at[-1]]),
+        name="quarters",
+    )
+    magnitudes = te.compute(
+        output.shape,
+        lambda *at: round_as_float64(highs[at], lows[at], shifts[0][at[-1]], quarters[at]),
+        name="magnitude",
+    )
+
+    def finish(*at: Any) -> Any:
+        value = tirx.Select(biased[at] < _i32(0), -magnitudes[at], magnitudes[at])
+        return saturate(value + _i32(operator.output_zero_point), operator.clamp.low, operator.clamp.high)
+
+    return [bias, high, low, shifts], te.compute(output.shape, finish, name=OUTPUT)
 
 
 def _conv2d(operator: op.Conv2D, inputs: tuple[Any, ...], output: Tensor) -> Definition:
@@ -150,7 +189,7 @@ def _conv2d(operator: op.Conv2D, inputs: tuple[Any, ...], output: Tensor) -> Def
         name=SUM,
     )
     sums = operator.weights.astype(np.int64).sum(axis=(1, 2, 3))
-    constants, result = _requantized_output(operator, total, sums, output, single_rounding=False)
+    constants, result = _requantized_output(operator, total, sums, output)
     return Definition(inputs, (weights, *constants), result)
 
 
@@ -178,7 +217,7 @@ def _depthwise_conv2d(operator: op.DepthwiseConv2D, inputs: tuple[Any, ...], out
         name=SUM,
     )
     sums = operator.weights.astype(np.int64).sum(axis=(0, 1))
-    constants, result = _requantized_output(operator, total, sums, output, single_rounding=False)
+    constants, result = _requantized_output(operator, total, sums, output)
     return Definition(inputs, (weights, *constants), result)
 
 
@@ -191,7 +230,7 @@ def _dense(operator: op.Dense, inputs: tuple[Any, ...], output: Tensor) -> Defin
         name=SUM,
     )
     sums = operator.weights.astype(np.int64).sum(axis=1)
-    constants, result = _requantized_output(operator, total, sums, output, single_rounding=True)
+    constants, result = _float64_output(operator, total, sums, output)
     return Definition(inputs, (weights, *constants), result)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,18 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 __all__ = [
+    "WideMultipliers",
+    "float64_ulp_bound",
     "high_multiply_shifted",
     "quantize_multiplier",
     "quantize_multipliers",
     "requantize_double_rounding",
-    "requantize_single_rounding",
+    "round_as_float64",
     "round_half_away",
     "saturate",
     "shift_right_double_rounding",
+    "wide_multipliers",
+    "wide_product",
 ]
 
 INT32_MAX = 2**31 - 1
@@ -123,11 +128,73 @@ def requantize_double_rounding(value: Any, multiplier: Any, shift: Any, shifts: 
     return shift_right_double_rounding(high_multiply_shifted(value, multiplier, shift, shifts), shift, shifts)
 
 
-def requantize_single_rounding(value: Any, multiplier: Any, shift: Any) -> Any:
-    """(value · multiplier + 2^(30 − shift)) >> (31 − shift) in 64 bits: one rounding, ties upwards."""
-    total = _i64(31) - _wide(shift)
-    rounding = tirx.shift_left(_i64(1), total - _i64(1))
-    return tirx.Cast("int32", tirx.shift_right(_wide(value) * _wide(multiplier) + rounding, total))
+@dataclass(frozen=True, slots=True, eq=False)
+class WideMultipliers:
+    """Float64 multipliers as integers: real = (high · 2^32 + low) / 2^shift; all (N,).
+
+    `high` (int32) has 21 bits, `low` is uint32, `shift` (int32) is 33…95.
+    """
+
+    high: NDArray[np.int32]
+    low: NDArray[np.uint32]
+    shift: NDArray[np.int32]
+
+
+def wide_multipliers(reals: NDArray[np.float64]) -> WideMultipliers:
+    """The 53 bits of each multiplier. One under 2^-33, which takes every int32 to 0, becomes 0.
+
+    Raises:
+        ValueError: a multiplier is negative, not finite or 2^20 and more.
+    """
+    high, low, shifts = [], [], []
+    for real in reals.tolist():
+        if not math.isfinite(real) or not 0 <= real < 2.0**20:
+            raise ValueError(f"a requantisation multiplier must be in [0, 2^20), not {real}")
+        mantissa, exponent = math.frexp(real if real >= 2.0**-33 else 0.0)
+        integer = int(mantissa * 2.0**53)
+        high.append(integer >> 32)
+        low.append(integer & (2**32 - 1))
+        shifts.append(53 - exponent)
+    return WideMultipliers(np.array(high, np.int32), np.array(low, np.uint32), np.array(shifts, np.int32))
+
+
+def wide_product(magnitude: Any, part: Any) -> Any:
+    """|accumulator| times the high or low part of its multiplier, as int64."""
+    return _wide(magnitude) * _wide(part)
+
+
+def _rounded_wide_product(high: Any, low: Any, shift: Any) -> Any:
+    """(high · 2^32 + low) / 2^shift as int64, rounded to nearest, halves upwards."""
+    half = tirx.shift_left(_i64(1), _wide(shift) - _i64(33))
+    carried = high + tirx.shift_right(low, _i64(32)) + half
+    return tirx.shift_right(carried, _wide(shift) - _i64(32))
+
+
+def float64_ulp_bound(high: Any, low: Any, shift: Any) -> Any:
+    """The largest power of two up to the rounded product, times 4; 1 for a product of 0. int32.
+
+    It is the exponent of a float64 just under the half that follows the rounded product. Products of 256 and
+    more are beyond every clamp; they are limited to 255.
+    """
+    rounded = tirx.Cast("int32", tirx.min(_rounded_wide_product(high, low, shift), _i64(255)))
+    smeared = rounded
+    for distance in (1, 2, 4):
+        smeared = tirx.bitwise_or(smeared, tirx.shift_right(smeared, _i32(distance)))
+    power = smeared - tirx.shift_right(smeared, _i32(1))
+    return tirx.max(tirx.shift_left(power, _i32(2)), _i32(1))
+
+
+def round_as_float64(high: Any, low: Any, shift: Any, quarters: Any) -> Any:
+    """round(float64(a) · real), halves away from zero, of a ≥ 0; int32, limited to 256.
+
+    Float64 rounds the product to 53 bits first: what lies half an ulp or less under a half becomes that half.
+    So half an ulp, 2^(shift − 55) times `quarters` (float64_ulp_bound), is added before halves go up.
+    """
+    exponent = _wide(shift) - _i64(55)
+    half_ulp = tirx.shift_right(
+        tirx.shift_left(_wide(quarters), tirx.max(exponent, _i64(0))), tirx.max(-exponent, _i64(0))
+    )
+    return tirx.Cast("int32", tirx.min(_rounded_wide_product(high, low + half_ulp, shift), _i64(256)))
 
 
 def saturate(value: Any, low: int, high: int, dtype: str = "int8") -> Any:

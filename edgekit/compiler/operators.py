@@ -18,6 +18,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.compiler.fixed_point import WideMultipliers
+
 __all__ = [
     "Add",
     "AveragePool",
@@ -154,15 +156,14 @@ class DepthwiseConv2D(Operator):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense(Operator):
-    """(…, I) → (…, O). Weights (O, I), zero point 0; multipliers and shifts (O,)."""
+    """(…, I) → (…, O). Weights (O, I), zero point 0; multipliers (O,)."""
 
     NAME: ClassVar[str] = "dense"
     weights: Int8Array
     bias: Int32Array
     input_zero_point: int
     output_zero_point: int
-    multipliers: Int32Array
-    shifts: Int32Array
+    multipliers: WideMultipliers
     clamp: Clamp
 
     def macs(self, output: Shape) -> int:

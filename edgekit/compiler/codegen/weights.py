@@ -14,16 +14,16 @@ ALIGNMENT = 16
 
 
 class Weights:
-    """Collects constants; equal bytes are stored once."""
+    """Collects constants; equal ones (type and bytes) are stored once: a symbol has one type in the C."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self._pieces: dict[bytes, str] = {}
+        self._pieces: dict[tuple[str, bytes], str] = {}
 
     def add(self, values: NDArray[np.generic]) -> str:
         """Store an array (little endian, C order) and return its symbol."""
         data = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
-        return self._pieces.setdefault(data, f"{self._prefix}_w{len(self._pieces)}")
+        return self._pieces.setdefault((values.dtype.name, data), f"{self._prefix}_w{len(self._pieces)}")
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -35,13 +35,13 @@ class Weights:
 
     def binary(self) -> bytes:
         """All pieces, each on a boundary of 16 bytes."""
-        return b"".join(data + bytes(-len(data) % ALIGNMENT) for data in self._pieces)
+        return b"".join(data + bytes(-len(data) % ALIGNMENT) for _, data in self._pieces)
 
     def assembly(self, binary_name: str) -> str:
         """GNU assembler source with one hidden symbol a piece, read from `binary_name`."""
         lines = ['    .section .rodata.edgekit_weights,"a",%progbits']
         offset = 0
-        for data, symbol in self._pieces.items():
+        for (_, data), symbol in self._pieces.items():
             lines += [
                 f"    .balign {ALIGNMENT}",
                 f"    .global {symbol}",

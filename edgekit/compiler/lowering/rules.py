@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts import Place, Quantization
 from edgekit.compiler import operators as op
-from edgekit.compiler.fixed_point import quantize_multiplier, quantize_multipliers, round_half_away
+from edgekit.compiler.fixed_point import (
+    WideMultipliers,
+    quantize_multiplier,
+    quantize_multipliers,
+    round_half_away,
+    wide_multipliers,
+)
 from edgekit.compiler.lowering.builder import Order, ProgramBuilder, identity_order
 from edgekit.compiler.lowering.values import (
     Constant,
@@ -158,9 +164,9 @@ def _bias_integers(
 
 
 def _check_accumulator(weights: NDArray[np.int8], bias: NDArray[np.int32], zero_point: int) -> None:
-    """Refuse what could overflow 32 bits: Σ|w|·max|x − z| + |b|, also when z·Σw is folded into the bias."""
+    """Refuse what could overflow 32 bits, also with z·Σw folded into the bias: Σ|w|·(128 + |z|) + |b|."""
     magnitude = np.abs(weights.reshape(weights.shape[0], -1).astype(np.int64)).sum(axis=1)
-    worst = magnitude * (128 + abs(zero_point)) * 2 + np.abs(bias.astype(np.int64))
+    worst = magnitude * (128 + abs(zero_point)) + np.abs(bias.astype(np.int64))
     if (worst >= 2**31).any():
         raise NoIntegerForm("its accumulator could overflow 32 bits")
 
@@ -376,6 +382,13 @@ def _multipliers(reals: NDArray[np.float64]) -> tuple[NDArray[np.int32], NDArray
         raise NoIntegerForm(str(error)) from None
 
 
+def _wide_multipliers(reals: NDArray[np.float64]) -> WideMultipliers:
+    try:
+        return wide_multipliers(reals)
+    except ValueError as error:
+        raise NoIntegerForm(str(error)) from None
+
+
 def _accumulating(
     site: Site,
     emit_with: Callable[[NDArray[np.int32]], Callable[[Quantization, op.Clamp], tuple[int, Order]]],
@@ -411,14 +424,12 @@ def _matmul(site: Site, args: Sequence[Value]) -> Value:
     def emit_with(bias: NDArray[np.int32]) -> Callable[[Quantization, op.Clamp], tuple[int, Order]]:
         def emit(quantization: Quantization, clamp: op.Clamp) -> tuple[int, Order]:
             _check_accumulator(values, bias, data.quantization.zero_point)
-            multipliers, shifts = _multipliers(scales / quantization.scale)
             operator = op.Dense(
                 weights=np.ascontiguousarray(values),
                 bias=bias,
                 input_zero_point=data.quantization.zero_point,
                 output_zero_point=quantization.zero_point,
-                multipliers=multipliers,
-                shifts=shifts,
+                multipliers=_wide_multipliers(scales / quantization.scale),
                 clamp=clamp,
             )
             source = _in_order(site, data, order)
