@@ -51,14 +51,24 @@ _COMMON_FLAGS: Final = (
 _BOARD_FLAGS: Final = ("-Os", "--specs=nano.specs")
 # PIC, so that the library also links into the position-independent programs that gcc makes by default.
 _LINUX_FLAGS: Final = ("-O2", "-fPIC")
+# --strip-debug: newlib brings line tables with the paths of the machine on which it was built.
 _BOARD_LINK: Final = (
     "--specs=nano.specs",
     "-nostartfiles",
     "-Tgenerated/linker.ld",
     "-Wl,--gc-sections",
     "-Wl,--build-id=none",
+    "-Wl,--strip-debug",
+    "-Wl,-z,noexecstack",
 )
-_LINUX_LINK: Final = ("-no-pie", "-pthread", "-Wl,--gc-sections", "-Wl,--build-id=none")
+_LINUX_LINK: Final = (
+    "-no-pie",
+    "-pthread",
+    "-Wl,--gc-sections",
+    "-Wl,--build-id=none",
+    "-Wl,--strip-debug",
+    "-Wl,-z,noexecstack",
+)
 _INCLUDES: Final = ("-Igenerated", "-Imodel", "-Iagent")
 
 
@@ -238,8 +248,9 @@ def _compile(paths: Mapping[str, bytes], flags: Sequence[str], toolchain: Toolch
         if not path.endswith((".c", ".S")):
             continue
         made = path.rsplit(".", 1)[0] + ".o"
-        # weights.S names weights.bin as it lies beside it: -Wa,-I is where .incbin looks.
-        extra = ["-Wa,-Imodel"] if path.endswith(".S") else []
+        # weights.S names weights.bin as it lies beside it: -Wa,-I is where .incbin looks. Assembler code does
+        # not say by itself that the stack need not be executable.
+        extra = ["-Wa,-Imodel,--noexecstack"] if path.endswith(".S") else []
         result = toolchain.run_gcc([*flags, *extra, "-c", path, "-o", made], work)
         if result.returncode:
             raise TargetError(f"{toolchain.gcc.name} could not compile {path}:\n{result.first_lines}")

@@ -125,26 +125,40 @@ def replaced_directory(directory: Path) -> Iterator[Path]:
     replaceable = _replaceable_files(directory)
     scratch = directory.with_name(f".{directory.name[:80]}.{secrets.token_hex(8)}.tmp")
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        (scratch / "bundle").mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(f"{printable(str(directory))} cannot be written: {error.strerror}") from None
-    try:
+        _make_scratch(directory, scratch)
         yield scratch
         new, old = scratch / "bundle", scratch / "old"
-        sync_directory(new)
         if directory.exists():
             _carry_over(directory, new, replaceable)
-            directory.rename(old)
+        sync_directory(new)
         try:
+            if directory.exists():
+                directory.rename(old)
             new.rename(directory)
         except BaseException:
-            if old.exists():
+            if old.exists() and not directory.exists():
                 old.rename(directory)
             raise
         sync_directory(directory.parent)
     finally:
+        _remove(scratch)
+
+
+def _make_scratch(directory: Path, scratch: Path) -> None:
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        (scratch / "bundle").mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"{printable(str(directory))} cannot be written: {error.strerror}") from None
+
+
+def _remove(scratch: Path) -> None:
+    """Takes the scratch folder away, also when the user is impatient in the middle of it."""
+    try:
         shutil.rmtree(scratch, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
 
 
 def _replaceable_files(directory: Path) -> frozenset[str]:
@@ -166,9 +180,14 @@ def _replaceable_files(directory: Path) -> frozenset[str]:
 
 
 def _carry_over(directory: Path, new: Path, replaceable: frozenset[str]) -> None:
+    """Copies what is not the old bundle's own, so that nothing is lost if the exchange fails."""
     for entry in sorted(directory.iterdir()):
-        if entry.name not in replaceable and not (new / entry.name).exists():
-            entry.rename(new / entry.name)
+        if entry.name in replaceable or (new / entry.name).exists():
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, new / entry.name, symlinks=True)
+        elif entry.is_file() or entry.is_symlink():
+            shutil.copy2(entry, new / entry.name, follow_symlinks=False)
 
 
 @contextlib.contextmanager

@@ -77,6 +77,10 @@ def find_toolchain(target: Target) -> Toolchain:
     prefix = target.toolchain.prefix
     gcc, ar = _program(f"{prefix}gcc", prefix), _program(f"{prefix}ar", prefix)
     flags = target.toolchain.flags
+    # gcc answers questions about its files for any flags; only compiling something makes it read them.
+    tried = _run((str(gcc), *flags, "-xc", "-fsyntax-only", os.devnull), Path.cwd())
+    if tried.returncode:
+        raise TargetError(f"toolchain.flags: {gcc.name} refuses them:\n{tried.first_lines}")
     library = "libc.a" if target.platform == "linux" else "libc_nano.a"
     start = "crt1.o" if target.platform == "linux" else library
     if _file_of(gcc, flags, start) is None:
@@ -104,10 +108,7 @@ def _install(prefix: str) -> str:
 
 def _file_of(gcc: Path, flags: tuple[str, ...], name: str) -> str | None:
     """Where gcc finds the library file `name` for these flags; it answers with the bare name if nowhere."""
-    result = _run((str(gcc), *flags, f"-print-file-name={name}"), Path.cwd())
-    if result.returncode:
-        raise TargetError(f"toolchain.flags: {gcc.name} refuses them:\n{result.first_lines}")
-    answer = result.stdout.strip()
+    answer = _run((str(gcc), *flags, f"-print-file-name={name}"), Path.cwd()).stdout.strip()
     return answer if "/" in answer else None
 
 

@@ -77,6 +77,9 @@ def parse_target(document: object, where: str) -> Target:
         target = Target.model_validate(_frozen(document, 0))
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=True)
+        details.sort(
+            key=lambda detail: detail["type"] != "extra_forbidden"
+        )  # a misspelt key explains a missing one
         sentences = list(dict.fromkeys(_sentence(detail) for detail in details))
         raise TargetError(_joined(where, sentences), hint="docs/targets.md lists every key") from None
     except RecursionError:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from edgekit.artifacts import Allocation, CompiledModel, CompiledOperator, Quantization, TensorSpec
 from edgekit.target import Target, load_target
 
-__all__ = ["KERNELS", "compile_object", "compiled_model"]
+__all__ = ["DRIVER", "KERNELS", "compile_object", "compiled_model", "document"]
 
 KERNELS = r"""
 #include <stdint.h>
@@ -37,7 +39,7 @@ int edgekit_model_run(void);
 #endif
 """
 
-_DRIVER = r"""#include "edgekit_model.h"
+DRIVER = r"""#include "edgekit_model.h"
 #include "edgekit_program.h"
 
 extern const int8_t edgekit_weights[];
@@ -94,6 +96,11 @@ edgekit_weights:
 """
 
 
+def document(name: str) -> dict[str, Any]:
+    """The document of a shipped target, free to change."""
+    return copy.deepcopy(load_target(name).document())
+
+
 @cache
 def compile_object(source: str, compiler: str, flags: tuple[str, ...]) -> bytes:
     """`source` as an object file."""
@@ -124,7 +131,7 @@ def compiled_model(
     name: str = "sample",
     tensor: str = "add:0",
     kernels: str = KERNELS,
-    driver: str = _DRIVER,
+    driver: str = DRIVER,
     weights: bytes = bytes(range(16)),
     arena_bytes: int = 48,
 ) -> CompiledModel:
