@@ -36,15 +36,16 @@ def float_accuracy(model: Path, dataset: Dataset) -> float:
     return float(np.mean(np.asarray(answers) == dataset.y_test))
 
 
-def deployed(target: str, data: Path) -> Deployment:
-    """The model on `target`, quantised with calibration.npz, run on every row of `data`."""
+def deployed(target: str, data: Path, build: Path, samples: int | None = None) -> Deployment:
+    """The model on `target`, quantised with calibration.npz, run on `samples` rows of `data` or on all."""
     return deploy(
         HERE / "model.onnx",
         target=target,
         name="fashion_mnist",
         data=data,
         calibration=HERE / "calibration.npz",
-        directory=HERE / "build" / f"evaluate-{target}",
+        directory=build / f"evaluate-{target}",
+        samples=samples,
         check=False,
     )
 
@@ -52,19 +53,22 @@ def deployed(target: str, data: Path) -> Deployment:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Float and int8 accuracy on all test images.")
     parser.add_argument("--board", metavar="TARGET", help="also run sample.npz on this target")
+    parser.add_argument(
+        "--samples", type=int, help="rows of sample.npz to run on the board (default: all 256)"
+    )
+    parser.add_argument("--build", type=Path, default=HERE / "build", help="folder for what is built")
     arguments = parser.parse_args()
 
     dataset = load()
-    test = HERE / "data" / "test.npz"
-    if not test.is_file():
-        save_npz(test, dataset.x_test, dataset.y_test, dataset.classes)
+    test = arguments.build / "test.npz"
+    save_npz(test, dataset.x_test, dataset.y_test, dataset.classes)
     exact = float_accuracy(HERE / "model.onnx", dataset)
     print(
         f"float32  {exact:.4f}  ({len(dataset.y_test)} test images of {dataset.name}, ONNX Runtime)",
         flush=True,
     )
 
-    on_host = deployed("host", test).accuracy
+    on_host = deployed("host", test, arguments.build).accuracy
     assert on_host is not None
     print(
         f"int8     {on_host.value:.4f}  ({on_host.samples} test images, edgekit on this machine)", flush=True
@@ -74,7 +78,7 @@ def main() -> int:
     print(f"int8 loses {loss:.2f} points of accuracy ({MAX_LOSS_POINTS:.1f} allowed)", flush=True)
 
     if arguments.board is not None:
-        deployment = deployed(arguments.board, HERE / "sample.npz")
+        deployment = deployed(arguments.board, HERE / "sample.npz", arguments.build, arguments.samples)
         verification = deployment.verification
         assert verification is not None
         answer = "equal the host's to the bit" if verification.bit_exact else "DIFFER from the host's"
