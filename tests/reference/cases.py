@@ -111,7 +111,9 @@ class _Layer:
         return np.maximum(_int8(self.rng, shape), -127)
 
     def bias(self, channels: int, depth: int) -> NDArray[np.int32]:
-        return self.rng.integers(-64 * depth, 64 * depth + 1, channels).astype(np.int32)
+        """Like the accumulators in size; sometimes so large that a left shift of the sum wraps."""
+        limit = 2**25 if self.rng.integers(20) == 0 else 64 * depth
+        return self.rng.integers(-limit, limit + 1, channels).astype(np.int32)
 
 
 @st.composite

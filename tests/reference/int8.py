@@ -96,12 +96,11 @@ def round_shift(x: Any, n: Any) -> Int64:
 def double_rounding(x: Any, q: Any, e: Any) -> Int64:
     """x · q · 2^(e − 31) with two roundings. `internal/common.h: MultiplyByQuantizedMultiplier`
 
-    `x << e` is int32 in TFLite and may wrap there (undefined behaviour). edgekit saturates it: such a value
-    is far beyond every clamp.
+    `x << e` wraps as int32: undefined behaviour in TFLite's C++, and what LiteRT does on x86.
     """
     left, right = np.maximum(e, 0), np.maximum(np.negative(e), 0)
-    x = np.clip(np.asarray(x, np.int64), INT32_MIN >> left, INT32_MAX >> left)
-    return round_shift(high_mul(x << left, q), right)
+    shifted = (np.asarray(x, np.int64) << left).astype(np.int32)
+    return round_shift(high_mul(shifted, q), right)
 
 
 def round_half_away(v: Any) -> NDArray[np.float64]:

@@ -1,0 +1,147 @@
+"""Every lowered operator, compiled for the host, against LiteRT's reference kernels: equal bytes.
+
+Random shapes, strides, paddings, dilations, scales, zero points and clamps; several operators a model, so
+that a compilation is paid for once. `EDGEKIT_CAMPAIGN=1` raises the counts.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, assume, given, settings, strategies as st
+from numpy.typing import NDArray
+
+from tests.reference.cases import OPERATORS, Case, batch_model
+from tests.reference.host_library import HostLibrary, compile_tflite
+from tests.reference.litert import ReferenceModel, run_reference
+from tests.reference.tflite_builder import TfliteBuilder
+
+EXAMPLES = 150 if os.environ.get("EDGEKIT_CAMPAIGN") == "1" else 5
+CASES_EACH = 8
+
+# At the border of a model quantize and dequantize are stripped, and reshape computes nothing: tested below.
+COMPUTING = {
+    name: cases for name, cases in OPERATORS.items() if name not in ("quantize", "dequantize", "reshape")
+}
+# A softmax with a beta of its own is refused (converters write 1), and so is an input scale of 16 and more.
+COMPUTING["softmax"] = OPERATORS["softmax"].filter(
+    lambda case: case.parameters["beta"] == 1.0 and case.parameters["q_x"].scale < 16.0
+)
+
+
+def equal_bytes(actual: NDArray[np.generic], expected: NDArray[np.generic], place: str) -> None:
+    assert actual.dtype == expected.dtype, place
+    assert actual.size == expected.size, place
+    np.testing.assert_array_equal(actual.reshape(expected.shape), expected, err_msg=place)
+
+
+def compare(content: bytes, inputs: Sequence[NDArray[np.generic]], places: Sequence[str]) -> None:
+    reference = run_reference(content, inputs)
+    with tempfile.TemporaryDirectory() as directory:
+        outputs = compile_tflite(content, Path(directory)).run(inputs)
+    for actual, expected, place in zip(outputs, reference, places, strict=True):
+        equal_bytes(actual, expected, place)
+
+
+@pytest.mark.parametrize("operator", sorted(COMPUTING))
+def test_operator_equals_litert(operator: str) -> None:
+    # No shrinking: a batch of cases is slow to shrink, and the message names the one case that differs.
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    )
+    @given(st.lists(COMPUTING[operator], min_size=CASES_EACH, max_size=CASES_EACH))
+    def check(cases: list[Case]) -> None:
+        assume(not all(case.parameters.get("q_x") == case.parameters.get("q_y", "") for case in cases))
+        content, inputs = batch_model(cases)
+        compare(content, inputs, [repr(case) for case in cases])
+
+    check()
+
+
+@pytest.mark.parametrize("y_scale", [1.0, 3.0, 1.5, 2.75])
+def test_fully_connected_rounds_halves_as_litert(y_scale: float) -> None:
+    """LiteRT rounds float64 products, halves away from zero; a 31-bit multiplier is off on many of these."""
+    x = np.arange(-128, 128, dtype=np.int8).reshape(256, 1)
+    weights = np.array([[1], [-1], [2], [-3], [5], [-127]], np.int8)
+    builder = TfliteBuilder()
+    outputs = [
+        builder.fully_connected(builder.input((256, 1), 0.5, zero), weights, None, scales, y_scale, 3)
+        for zero, scales in ((-3, [0.5]), (0, [0.25, 0.5, 1.0, 0.5, 0.125, 1 / 3]))
+    ]
+    builder.output(*outputs)
+    compare(builder.build(), [x, x], ["per tensor", "per channel"])
+
+
+def test_reshape_between_operators() -> None:
+    """Row-major order is kept, also where a 4-D activation is flattened for a fully connected layer."""
+    rng = np.random.default_rng(4)
+    builder = TfliteBuilder()
+    x = builder.input((1, 3, 4, 5), 0.05, -3)
+    pooled = builder.max_pool(x, (2, 2), padding="SAME")
+    flat = builder.reshape(pooled, (1, 60))
+    weights = rng.integers(-127, 128, (7, 60)).astype(np.int8)
+    dense = builder.fully_connected(flat, weights, rng.integers(-99, 99, 7).astype(np.int32), [0.02], 0.3, 4)
+    square = builder.reshape(dense, (7, 1))
+    builder.output(builder.relu(square, 0.2, -128), builder.quantize(flat, 0.07, 1))
+    values = rng.integers(-128, 128, (1, 3, 4, 5)).astype(np.int8)
+    compare(builder.build(), [values], ["dense", "flat"])
+
+
+def test_one_tensor_read_by_several_operators() -> None:
+    """Residual blocks: a tensor outlives its first reader, and in-place execution must respect that."""
+    rng = np.random.default_rng(5)
+    builder = TfliteBuilder()
+    x = builder.input((1, 6, 6, 4), 0.1, 7)
+    kernel = rng.integers(-127, 128, (4, 3, 3, 4)).astype(np.int8)
+    bias = rng.integers(-500, 500, 4).astype(np.int32)
+    first = builder.conv2d(x, kernel, bias, [0.01, 0.02, 0.03, 0.004], 0.2, -5, activation="RELU")
+    second = builder.conv2d(first, kernel[::-1].copy(), bias, [0.02], 0.3, 11)
+    joined = builder.add(first, second, 0.25, -8, activation="RELU6")
+    again = builder.add(joined, x, 0.31, 3)
+    total = builder.add(again, again, 0.6, 2)
+    both = builder.concatenation([total, builder.quantize(first, 0.6, 2)], 3, 0.6, 2)
+    builder.output(builder.mean(both, [1, 2], 0.5, -1, keep_dims=False), total, both)
+    values = rng.integers(-128, 128, (1, 6, 6, 4)).astype(np.int8)
+    compare(builder.build(), [values], ["mean", "total", "both"])
+
+
+# --- whole models ----------------------------------------------------------------------------------
+
+
+def library_and_reference(path: Path, directory: Path) -> tuple[HostLibrary, ReferenceModel]:
+    if not path.is_file():
+        pytest.skip(f"no {path.name} in {path.parent}")
+    content = path.read_bytes()
+    return compile_tflite(content, directory), ReferenceModel(content)
+
+
+def compare_rows(library: HostLibrary, reference: ReferenceModel, rows: NDArray[np.int8]) -> None:
+    for number, row in enumerate(rows):
+        outputs, expected = library.run([row]), reference.run([row])
+        for actual, wanted in zip(outputs, expected, strict=True):
+            equal_bytes(actual, wanted, f"row {number}")
+
+
+def test_keyword_spotting_equals_litert_on_every_row(data_dir: Path, tmp_path: Path) -> None:
+    rows_file = data_dir / "kws01_600.npz"
+    if not rows_file.is_file():
+        pytest.skip(f"no {rows_file.name} in {data_dir}")
+    library, reference = library_and_reference(data_dir / "kws_ref_model.tflite", tmp_path)
+    with np.load(rows_file, allow_pickle=False) as data:
+        rows = data["x"]
+    assert len(rows) == 600
+    compare_rows(library, reference, rows)
+
+
+def test_image_classification_equals_litert_on_random_rows(data_dir: Path, tmp_path: Path) -> None:
+    library, reference = library_and_reference(data_dir / "pretrainedResnet_quant.tflite", tmp_path)
+    rows = np.random.default_rng(3).integers(-128, 128, (64, 32, 32, 3)).astype(np.int8)
+    compare_rows(library, reference, rows)

@@ -1,0 +1,106 @@
+"""Compile a model for the host, load it into this process and run it: the whole path but the device agent."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.artifacts import CompiledModel, TensorSpec
+
+__all__ = ["HostLibrary", "build_host_library", "compile_tflite"]
+
+_AGENT = Path(__file__).resolve().parents[2] / "firmware_templates" / "agent"
+_BUILD_TIMEOUT_SECONDS = 120
+
+
+class _Program(ctypes.Structure):
+    """`edgekit_program` of edgekit_program.h."""
+
+    _fields_ = (
+        ("hash", ctypes.c_uint8 * 32),
+        ("inputs", ctypes.c_void_p),
+        ("outputs", ctypes.c_void_p),
+        ("operators", ctypes.c_void_p),
+        ("run", ctypes.c_void_p),
+        ("arena", ctypes.c_void_p),
+        ("arena_size", ctypes.c_uint32),
+        ("input_count", ctypes.c_uint16),
+        ("output_count", ctypes.c_uint16),
+        ("operator_count", ctypes.c_uint16),
+    )
+
+
+class HostLibrary:
+    """A compiled model as a shared library. The library stays loaded; each has a path of its own."""
+
+    def __init__(self, path: Path, compiled: CompiledModel) -> None:
+        self.compiled = compiled
+        self._library = ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
+        self._input = self._library.edgekit_model_input
+        self._output = self._library.edgekit_model_output
+        for function in (self._input, self._output):
+            function.argtypes, function.restype = (ctypes.c_uint32,), ctypes.c_void_p
+        self._program = _Program.in_dll(self._library, "edgekit_model_program")
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Outputs of one inference. The arena is filled with rubbish first: nothing may be assumed of it."""
+        assert (self._program.input_count, self._program.output_count) == (
+            len(self.compiled.inputs),
+            len(self.compiled.outputs),
+        )
+        ctypes.memset(self._program.arena, 0xA5, self._program.arena_size)
+        for index, (spec, values) in enumerate(zip(self.compiled.inputs, inputs, strict=True)):
+            assert values.dtype == spec.dtype, f"input {index} is {values.dtype}, not {spec.dtype}"
+            assert values.size == spec.elements
+            ctypes.memmove(self._input(index), np.ascontiguousarray(values).tobytes(), spec.size_bytes)
+        assert self._library.edgekit_model_run() == 0
+        return [self._read(index, spec) for index, spec in enumerate(self.compiled.outputs)]
+
+    def _read(self, index: int, spec: TensorSpec) -> NDArray[Any]:
+        content = ctypes.string_at(self._output(index), spec.size_bytes)
+        return np.frombuffer(content, np.dtype(spec.dtype)).reshape(spec.shape)
+
+
+def build_host_library(compiled: CompiledModel, directory: Path) -> HostLibrary:
+    """Link a model compiled for the host into a shared library in `directory` (one a directory)."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    assert compiler is not None, "no C compiler"
+    for name, content in compiled.files.items():
+        (directory / name).write_bytes(content)
+    sources = sorted(name for name in compiled.files if Path(name).suffix in (".c", ".S", ".o"))
+    library = directory / "libmodel.so"
+    command = [
+        compiler,
+        "-std=gnu99",
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fPIC",
+        "-shared",
+        "-Wl,-Bsymbolic",
+    ]
+    command += ["-I", str(_AGENT), "-I", ".", *sources, "-o", str(library), "-lm"]
+    done = subprocess.run(
+        command, cwd=directory, capture_output=True, text=True, timeout=_BUILD_TIMEOUT_SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return HostLibrary(library, compiled)
+
+
+def compile_tflite(content: bytes, directory: Path) -> HostLibrary:
+    """TFLite file → frontend → compiler → shared library."""
+    from edgekit.compiler import compile_model
+    from edgekit.frontend import load_model
+    from edgekit.target import load_target
+
+    path = directory / "model.tflite"
+    path.write_bytes(content)
+    return build_host_library(compile_model(load_model(path), load_target("host")), directory)
