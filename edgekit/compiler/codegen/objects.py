@@ -42,6 +42,8 @@ def tvm_target(mtriple: str | None, mcpu: str | None, mattr: Sequence[str]) -> A
     options: dict[str, Any] = {"kind": "llvm"}
     if mtriple is not None:
         options["mtriple"] = mtriple
+        if mtriple.startswith("thumb"):
+            options["vector-width"] = 128  # TVM's own choice there, which it otherwise warns about
     if mcpu is not None:
         options["mcpu"] = mcpu
     if mattr:
