@@ -16,7 +16,9 @@ from edgekit.text import printable
 __all__ = ["check_budget", "check_linker_overflow"]
 
 _SHOWN: Final = 5
-_OVERFLOW: Final = re.compile(rf"region [`']{REGION_PREFIX}([a-z0-9_]+)' overflowed by ([0-9]{{1,19}}) bytes?")
+_OVERFLOW: Final = re.compile(
+    rf"region [`']{REGION_PREFIX}([a-z0-9_]+)' overflowed by ([0-9]{{1,19}}) bytes?"
+)
 
 
 def check_budget(elf: Elf, target: Target, compiled: CompiledModel) -> None:
