@@ -25,9 +25,9 @@ MINIMUM_OPSET = 13
 """The first with per-channel DequantizeLinear."""
 
 QUANTIZED_OPERATORS = (
-    "Add", "AveragePool", "Clip", "Concat", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "MatMul",
-    "MaxPool", "Mul", "Pad", "ReduceMean", "Relu", "Reshape", "Sigmoid", "Softmax", "Squeeze", "Sub", "Tanh",
-    "Transpose", "Unsqueeze",
+    "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Flatten", "Gemm", "GlobalAveragePool",
+    "MatMul", "MaxPool", "Mul", "Pad", "ReduceMean", "Relu", "Reshape", "Sigmoid", "Softmax", "Squeeze",
+    "Sub", "Tanh", "Transpose", "Unsqueeze",
 )  # fmt: skip
 
 
@@ -143,12 +143,8 @@ def quantize_onnx(checked: CheckedOnnx, calibration: Sequence[npt.NDArray[np.gen
                 per_channel=True,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
-                extra_options={
-                    "ActivationSymmetric": False,
-                    "WeightSymmetric": True,
-                    "QuantizeBias": True,
-                    "CalibMaxIntermediateOutputs": 16,
-                },
+                # Not CalibMaxIntermediateOutputs: ONNX Runtime 1.31 throws away what it collected so far.
+                extra_options={"ActivationSymmetric": False, "WeightSymmetric": True, "QuantizeBias": True},
             )
             return infer_shapes(onnx.load(quantized, load_external_data=False))
         except (ModelError, UnsupportedError):

@@ -12,15 +12,27 @@ from tvm import relax
 
 from edgekit.artifacts import Model
 
-__all__ = ["run_on_host", "worst_difference"]
+__all__ = ["HostModel", "run_on_host", "worst_difference"]
+
+
+class HostModel:
+    """A model compiled once by TVM's virtual machine for this CPU."""
+
+    def __init__(self, model: Model) -> None:
+        # No optimising pipeline: what is tested is the module, and it is run once or twice.
+        executable = tvm.compile(model.module, tvm.target.Target({"kind": "llvm", "opt-level": 0}))
+        self._machine = relax.VirtualMachine(executable, tvm.cpu())
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Outputs of one inference."""
+        result = self._machine["main"](*(tvm.runtime.tensor(np.array(x)) for x in inputs))
+        outputs = [result] if hasattr(result, "numpy") else list(result)
+        return [np.array(output.numpy()) for output in outputs]
 
 
 def run_on_host(model: Model, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Outputs of one inference by TVM's virtual machine on this CPU."""
-    machine = relax.VirtualMachine(tvm.compile(model.module, tvm.target.Target("llvm")), tvm.cpu())
-    result = machine["main"](*(tvm.runtime.tensor(np.array(x)) for x in inputs))
-    outputs = [result] if hasattr(result, "numpy") else list(result)
-    return [np.array(output.numpy()) for output in outputs]
+    """Outputs of one inference."""
+    return HostModel(model).run(inputs)
 
 
 def worst_difference(ours: Sequence[NDArray[Any]], theirs: Sequence[NDArray[Any]]) -> int:

@@ -1,0 +1,216 @@
+"""QDQ models as ONNX Runtime runs them (no optimisation) against the imported module on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tvm_ffi
+from numpy.typing import NDArray
+
+from edgekit.artifacts import Model
+from edgekit.frontend import load_model
+from edgekit.frontend.onnx_check import check_onnx
+from edgekit.frontend.onnx_quantize import quantize_onnx
+from edgekit.frontend.source import read_source
+from tests.frontend.host import HostModel
+from tests.frontend.onnx_models import OnnxBuilder, random_cnn
+
+
+def _rows(rng: np.random.Generator, model: onnx.ModelProto, count: int) -> list[NDArray[np.float32]]:
+    shapes = [[d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input]
+    return [rng.standard_normal((count, *shape)).astype(np.float32) for shape in shapes]
+
+
+def _run_reference(model: onnx.ModelProto, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    options = onnxruntime.SessionOptions()
+    # The default level fuses QDQ into integer kernels that saturate on some CPUs.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [i.name for i in session.get_inputs()]
+    return list(session.run(None, dict(zip(names, inputs, strict=True))))
+
+
+def _output_scales(model: onnx.ModelProto) -> list[float]:
+    producers = {name: node for node in model.graph.node for name in node.output}
+    values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    return [float(values[producers[o.name].input[1]]) for o in model.graph.output]
+
+
+def _check(float_model: onnx.ModelProto, folder: Path, seed: int = 0) -> tuple[Model, onnx.ModelProto]:
+    """Quantise, import the float and the quantised file, compare both with ONNX Runtime on fresh rows."""
+    rng = np.random.default_rng(seed)
+    path, quantized_path = folder / "float.onnx", folder / "qdq.onnx"
+    onnx.save(float_model, path)
+    calibration = _rows(rng, float_model, 16)
+    quantized = quantize_onnx(check_onnx(read_source(path), None), calibration)
+    onnx.save(quantized, quantized_path)
+    from_float = load_model(path, calibration=calibration)
+    from_qdq = load_model(quantized_path)
+    scales = _output_scales(quantized)
+    assert tvm_ffi.structural_equal(from_float.module, from_qdq.module, map_free_vars=True)
+    machine = HostModel(from_qdq)
+    for row in range(2):
+        inputs = [rows[row] for rows in _rows(rng, float_model, 2)]
+        expected = _run_reference(quantized, inputs)
+        outputs = machine.run(inputs)
+        assert len(outputs) == len(expected)
+        for ours, theirs, scale in zip(outputs, expected, scales, strict=True):
+            assert ours.shape == theirs.shape
+            assert np.abs(ours - theirs).max() <= 1.001 * scale
+    return from_float, quantized
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_networks(tmp_path, seed: int) -> None:
+    model, _ = _check(random_cnn(seed), tmp_path, seed)
+    assert model.input_names == ("x",)
+    assert model.output_names[1] == "y"
+
+
+def _one(tmp_path: Path, build: Callable[[OnnxBuilder], str], *, opset: int = 17) -> Model:
+    b = OnnxBuilder(np.random.default_rng(1), opset)
+    b.output(build(b), None)
+    return _check(b.build(), tmp_path)[0]
+
+
+def test_two_inputs_and_their_own_names(tmp_path) -> None:
+    def build(b: OnnxBuilder) -> str:
+        left, right = b.input("left:0", (1, 4, 6, 6)), b.input("3.right", (1, 4, 6, 6))
+        return b.node("Add", [b.conv(left, 4, 4, kernel=1), b.node("Mul", [left, right])])
+
+    assert _one(tmp_path, build).input_names == ("left:0", "3.right")
+
+
+@pytest.mark.parametrize("trans_b", [0, 1])
+def test_gemm_weights_per_channel(tmp_path, trans_b) -> None:
+    def build(b: OnnxBuilder) -> str:
+        # Columns of very different sizes: a scale along the wrong axis would be far off.
+        w = b.rng.standard_normal((9, 6)) * np.logspace(-2, 1, 6)
+        w = b.constant((w.T if trans_b else w).astype(np.float32))
+        return b.node("Gemm", [b.input("x", (2, 9)), w, b.weights(6)], transB=trans_b)
+
+    model = _one(tmp_path, build)
+    axes = _weight_axes(model)
+    assert axes == [0 if trans_b else 1]
+
+
+def _weight_axes(model: Model) -> list[int]:
+    """The axes of the dequantised constants of two dimensions and more that have a scale per channel."""
+    found = []
+    for block in model.module["main"].body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            if "dequantize" in str(getattr(value, "op", "")) and len(binding.var.ty.shape) >= 2:
+                scale = getattr(value.args[1], "value", None)
+                if scale is not None and scale.numpy().size > 1:
+                    found.append(int(value.attrs.axis))
+    return found
+
+
+def test_matmul_weights_per_channel(tmp_path) -> None:
+    def build(b: OnnxBuilder) -> str:
+        w = (b.rng.standard_normal((9, 6)) * np.logspace(-2, 1, 6)).astype(np.float32)
+        return b.node("MatMul", [b.input("x", (2, 9)), b.constant(w)])
+
+    assert _weight_axes(_one(tmp_path, build)) == [1]
+
+
+def test_conv_transpose_weights_per_channel(tmp_path) -> None:
+    def build(b: OnnxBuilder) -> str:
+        w = (b.rng.standard_normal((3, 4, 2, 2)) * np.logspace(-2, 1, 4)[:, None, None]).astype(np.float32)
+        return b.node("ConvTranspose", [b.input("x", (1, 3, 5, 5)), b.constant(w)], strides=[2, 2])
+
+    _one(tmp_path, build)
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_reduce_mean(tmp_path, opset, keepdims) -> None:
+    def build(b: OnnxBuilder) -> str:
+        x = b.conv(b.input("x", (1, 3, 5, 5)), 3, 4)
+        if opset >= 18:
+            return b.node("ReduceMean", [x, b.constant(np.array([-1, 2], np.int64))], keepdims=keepdims)
+        return b.node("ReduceMean", [x], axes=[-1, 2], keepdims=keepdims)
+
+    _one(tmp_path, build, opset=opset)
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 0, 1]},
+        {"kernel_shape": [2, 2], "strides": [2, 2], "auto_pad": "SAME_UPPER"},
+        {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_LOWER"},
+        {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1},
+        {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "VALID"},
+    ],
+    ids=["pads", "same-upper", "same-lower", "ceil", "valid"],
+)
+def test_pooling(tmp_path, op, attributes) -> None:
+    def build(b: OnnxBuilder) -> str:
+        return b.node(op, [b.conv(b.input("x", (1, 3, 9, 8)), 3, 4)], **attributes)
+
+    _one(tmp_path, build)
+
+
+def test_average_pool_that_counts_its_padding(tmp_path) -> None:
+    def build(b: OnnxBuilder) -> str:
+        x = b.conv(b.input("x", (1, 3, 9, 8)), 3, 4)
+        return b.node("AveragePool", [x], kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)
+
+    _one(tmp_path, build)
+
+
+def test_padding_with_axes_and_a_value(tmp_path) -> None:
+    def build(b: OnnxBuilder) -> str:
+        x = b.conv(b.input("x", (1, 3, 9, 8)), 3, 4)
+        pads, fill = b.constant(np.array([1, 2, 0, 3], np.int64)), b.constant(np.float32(0.5))
+        return b.conv(b.node("Pad", [x, pads, fill, b.constant(np.array([-1, 2], np.int64))]), 4, 4)
+
+    _one(tmp_path, build, opset=18)
+
+
+@pytest.mark.parametrize("opset", [12, 13, 21])
+def test_shape_operators(tmp_path, opset) -> None:
+    def build(b: OnnxBuilder) -> str:
+        x = b.conv(b.input("x", (1, 3, 6, 6)), 3, 4)
+        x = b.node("Reshape", [x, b.constant(np.array([0, 4, -1], np.int64))])
+        x = b.node("Transpose", [x], perm=[0, 2, 1])
+        if opset >= 13:
+            x = b.node("Unsqueeze", [x, b.constant(np.array([1, -1], np.int64))])
+            x = b.node("Squeeze", [x, b.constant(np.array([-1], np.int64))])
+        else:
+            x = b.node("Squeeze", [b.node("Unsqueeze", [x], axes=[1])], axes=[1])
+        return b.node("MatMul", [b.node("Flatten", [x], axis=-1), b.weights(4, 3)])
+
+    _one(tmp_path, build, opset=opset)
+
+
+@pytest.mark.parametrize("op", ["Sigmoid", "Tanh", "Sub", "Mul"])
+def test_more_operators(tmp_path, op) -> None:
+    def build(b: OnnxBuilder) -> str:
+        x = b.conv(b.input("x", (1, 3, 6, 6)), 3, 4)
+        return b.node(op, [x] if op in ("Sigmoid", "Tanh") else [x, b.conv(x, 4, 4, kernel=1)])
+
+    _one(tmp_path, build)
+
+
+def test_quantisation_is_deterministic_and_leaves_nothing(tmp_path, monkeypatch) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    path = tmp_path / "float.onnx"
+    onnx.save(random_cnn(3), path)
+    rows = _rows(np.random.default_rng(0), onnx.load(path), 8)
+    first, second = (quantize_onnx(check_onnx(read_source(path), None), rows) for _ in range(2))
+    assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
+    assert list(scratch.iterdir()) == []
