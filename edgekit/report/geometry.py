@@ -17,8 +17,11 @@ RIGHT: Final = 12.0
 TOP: Final = 14.0
 BOTTOM: Final = 40.0
 
-CHARACTER_WIDTH: Final = 6.4
-"""Of the chart's 11 px text, on average; decides whether a name fits into its rectangle."""
+CHARACTER_WIDTH: Final = 6.8
+"""Of the chart's 11 px text, on average; decides how much of a name fits into its rectangle."""
+
+MIN_LABEL: Final = 6
+"""Fewer characters of a longer name tell nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Rectangle:
     height: float
     kind: str
     label: str
-    """Its name where that fits inside, else empty."""
+    """As much of its name as fits inside."""
     title: str
 
 
@@ -77,14 +80,13 @@ def memory_chart(allocations: Sequence[Allocation], names: Sequence[str], arena_
     def rectangle(allocation: Allocation, name: str) -> Rectangle:
         width = step_width * (allocation.last - allocation.first + 1)
         height = per_byte * allocation.size_bytes
-        fits = height >= 14 and width >= CHARACTER_WIDTH * len(name) + 8
         return Rectangle(
             x=round(LEFT + step_width * allocation.first, 2),
             y=round(floor - per_byte * (allocation.offset + allocation.size_bytes), 2),
             width=round(width, 2),
             height=round(height, 2),
             kind=allocation.kind,
-            label=name if fits else "",
+            label=_label(name, width) if height >= 14 else "",
             title=(
                 f"{name} ({allocation.kind}): {allocation.size_bytes:,} B at offset {allocation.offset:,}, "
                 f"live in steps {allocation.first} to {allocation.last}"
@@ -110,3 +112,10 @@ def memory_chart(allocations: Sequence[Allocation], names: Sequence[str], arena_
             Tick(round(floor - per_byte * size, 2), f"{size:,} B") for size in ticks(max(arena_bytes, 1), 6)
         ),
     )
+
+
+def _label(name: str, width: float) -> str:
+    room = int((width - 8) / CHARACTER_WIDTH)
+    if len(name) <= room:
+        return name
+    return name[: room - 1] + "…" if room >= MIN_LABEL else ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from jinja2 import Environment, StrictUndefined
 
-from edgekit.artifacts import Allocation, CompiledModel, CompiledOperator, TensorSpec
+from edgekit.artifacts import Allocation, CompiledModel, CompiledOperator, Quantization, TensorSpec
 from edgekit.report.document import DeployDocument, OperatorSection, ProfileSection
 from edgekit.report.geometry import memory_chart
 from edgekit.text import printable
@@ -134,7 +134,8 @@ def _name(text: str) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+    """Whole from 100 on; below that the tenth may matter."""
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 100 else f"{value:,.1f}"
 
 
 def _bytes(value: int) -> str:
@@ -229,7 +230,7 @@ def _bars(profile: ProfileSection | None, compiled: CompiledModel) -> tuple[list
                 schedule=_name(operator.schedule),
                 shape=" × ".join(str(size) for size in operator.output_shape),
                 macs=f"{operator.macs:,}" if operator.macs else "–",
-                cost="–" if cost is None else _number(int(cost) if cost.is_integer() else cost),
+                cost="–" if cost is None else _number(cost),
                 per_mac=f"{cost / operator.macs:.2f}" if cost is not None and operator.macs else "–",
                 share=f"{100 * length / total:.1f} %",
                 width=round(100 * length / longest, 2),
@@ -314,12 +315,16 @@ def _tensors(role: str, specs: Sequence[TensorSpec]) -> list[tuple[str, str, str
             _name(spec.name),
             " × ".join(str(size) for size in spec.shape),
             spec.dtype,
-            "as stored"
-            if spec.quantization is None
-            else f"{spec.quantization.scale:.8g} · (stored − {spec.quantization.zero_point})",
+            "as stored" if spec.quantization is None else _meaning(spec.quantization),
         )
         for spec in specs
     ]
+
+
+def _meaning(quantization: Quantization) -> str:
+    zero_point = quantization.zero_point
+    sign = "+" if zero_point < 0 else "−"
+    return f"{quantization.scale:.8g} · (stored {sign} {abs(zero_point)})"
 
 
 def _verification(document: DeployDocument) -> list[_Fact]:

@@ -40,7 +40,7 @@ def test_a_long_name_is_not_drawn_over_its_neighbours() -> None:
     allocation = Allocation("n" * 500, 0, 100, 0, 0, "input")
     others = [Allocation(str(i), 0, 100, i, i, "activation") for i in range(1, 10)]
     chart = memory_chart([allocation, *others], ["n" * 500, *map(str, range(1, 10))], 100)
-    assert chart.rectangles[0].label == ""
+    assert chart.rectangles[0].label == "nnnnnnnnnn…"
     assert chart.rectangles[1].label == "1"
 
 
