@@ -496,6 +496,9 @@ def _build(
         running.outcome = f"{len(compiled.operators)} operators, {compiled.macs:,} MACs"
     with step(progress, Step.BUILD, printable(str(directory))) as running:
         image = stages.build_image(compiled, target, directory, imported.provenance)
+        for name in (DOCUMENT_FILE, REPORT_FILE):
+            # those of the bundle that was here before would be taken for this one's
+            (directory / name).unlink(missing_ok=True)
         running.outcome = f"{image.memory.flash_bytes:,} B flash, {image.memory.ram_bytes:,} B RAM"
     return compiled, image
 

@@ -36,7 +36,7 @@ def command(
     from edgekit.firmware import load_bundle
     from edgekit.fsutil import atomic_write
     from edgekit.pipeline import DOCUMENT_FILE, REPORT_FILE, tool_versions
-    from edgekit.report.document import read_document, to_values
+    from edgekit.report.document import memory_section, read_document, to_values
     from edgekit.report.html import ReportDetails, render_html
 
     build = project.resolve(project.build.directory) if project is not None else Path("build")
@@ -44,8 +44,9 @@ def command(
     document = read_document(folder / DOCUMENT_FILE)
     loaded = load_bundle(folder)
     if (
-        document.memory.flash_bytes != loaded.image.memory.flash_bytes
+        document.memory != memory_section(loaded.image.memory)
         or document.target.name != loaded.target.name
+        or document.model.sha256 != loaded.manifest.provenance.get("model_sha256")
     ):
         raise ModelError(
             f"{printable(str(folder))}: {DOCUMENT_FILE} is of another image than the one beside it",

@@ -67,7 +67,10 @@ class Session:
             console.width = max(console.width, 120)
         with console.capture() as capture:
             console.print(shown)
-        self._write(capture.get())
+        text = capture.get()
+        if not console.is_terminal:
+            text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+        self._write(text)
 
     def line(self, text: str) -> None:
         """Print text for people that is safe as it stands, without loading rich; not with --json."""

@@ -18,7 +18,7 @@ from edgekit.text import printable
 __all__ = ["deploy_table", "plain_table"]
 
 _UNIT_NAMES = {"instructions": "instructions", "cycles": "cycles", "us": "µs"}
-_NAME_WIDTH = 40
+_NAME_WIDTH = 36
 
 
 def deploy_table(document: DeployDocument) -> RenderableType:
@@ -109,9 +109,9 @@ def _profile(profile: ProfileSection) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("#", justify="right")
     table.add_column("operator", overflow="ellipsis", max_width=_NAME_WIDTH, no_wrap=True)
-    table.add_column("kernel")
+    table.add_column("kernel", no_wrap=True)
     small, factor = ("ns", 1000.0) if profile.unit == "us" else (unit, 1.0)
-    for heading in ("MACs", unit, "share", f"{small}/MAC"):
+    for heading in ("MACs", unit, "share", f"{small} per MAC" if profile.unit == "us" else "per MAC"):
         table.add_column(heading, justify="right")
     total = sum(operator.p50 for operator in profile.operators)
     for operator in profile.operators:
