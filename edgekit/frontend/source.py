@@ -50,10 +50,12 @@ def read_regular_file(path: Path, limit_bytes: int, *, follow_symlinks: bool = T
         raise ModelError(f"There is no file {shown}.") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"Cannot open {shown}: {getattr(error, 'strerror', None) or error}.") from None
+    status = os.fstat(descriptor)
+    if stat.S_ISDIR(status.st_mode):
+        # fdopen refuses a folder with an OSError of its own
+        os.close(descriptor)
+        raise ModelError(f"{shown} is a folder, not a model file.")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if stat.S_ISDIR(status.st_mode):
-            raise ModelError(f"{shown} is a folder, not a model file.")
         if not stat.S_ISREG(status.st_mode):
             raise ModelError(f"{shown} is not a regular file (a device, a pipe or a socket).")
         if status.st_size > limit_bytes:
