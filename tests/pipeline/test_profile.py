@@ -74,6 +74,7 @@ def test_an_emulated_25_mhz_clock_counts_instructions() -> None:
     unit = tick_unit(load_target("mps2-an386"))
     assert (unit.unit, unit.trusted) == ("instructions", False)
     assert unit.amount(64) == 40.0
+    assert unit.amount(3) == 2.0
 
 
 def test_a_cycle_counter_counts_cycles_and_the_host_microseconds() -> None:
