@@ -21,7 +21,9 @@ class TickUnit:
     trusted: bool
 
     def amount(self, ticks: int) -> float:
-        """Instructions are whole: a tick of an emulated clock is less or more than one, never a part of it."""
+        """Instructions are whole: a tick of an emulated clock is less or more than one, never a part of
+        it.
+        """
         exact = ticks * self.per_tick
         return float(round(exact)) if self.unit == "instructions" else exact
 

@@ -87,7 +87,7 @@ def test_keyword_spotting_on_the_emulated_cortex_m4(data_dir: Path, tmp_path: Pa
     assert json.loads((folder / "deploy.json").read_text()) == values
     page = (folder / "report.html").read_text()
     assert f"{profile['p50']:,}" in page
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "://" not in page
     again = edgekit(tmp_path, "profile", str(folder), "--json", "--quiet")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["profile"]["p50"] == pytest.approx(profile["p50"], rel=0.001)
