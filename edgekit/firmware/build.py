@@ -249,7 +249,7 @@ def _compile(paths: Mapping[str, bytes], flags: Sequence[str], toolchain: Toolch
             continue
         made = path.rsplit(".", 1)[0] + ".o"
         # weights.S names weights.bin as it lies beside it: -Wa,-I is where .incbin looks. Assembler code does
-        # not say by itself that the stack need not be executable.
+        # not say by itself that it needs no executable stack, and a linker of today warns.
         extra = ["-Wa,-Imodel,--noexecstack"] if path.endswith(".S") else []
         result = toolchain.run_gcc([*flags, *extra, "-c", path, "-o", made], work)
         if result.returncode:

@@ -12,7 +12,8 @@ def bundle_readme(target: Target, library: str, image: str, memory: MemoryUse) -
     """Text for an application developer. All names in it are edgekit's own; none comes from the model."""
     bare_metal = target.platform != "linux"
     # nosys: an application brings its own start-up and system calls; newlib's empty ones make it link here.
-    specs = ["--specs=nano.specs", "--specs=nosys.specs"] if bare_metal else []
+    # noexecstack: newlib's own assembler code does not say that it needs no executable stack, and ld warns.
+    specs = ["--specs=nano.specs", "--specs=nosys.specs", "-Wl,-z,noexecstack"] if bare_metal else []
     compiler = " ".join([f"{target.toolchain.prefix}gcc", *target.toolchain.flags, "-O2", *specs])
     return f"""# {library} for {target.name}
 

@@ -11,7 +11,6 @@ from itertools import combinations
 from typing import Final, get_args
 
 from edgekit.target.flags import flag_value, float_abi
-from edgekit.target.ports import CmsdkPort
 from edgekit.target.schema import ClockSource, Content, MemoryRegion, Platform, Schedule, Target
 
 __all__ = ["RULES", "Rule", "problems"]
@@ -187,8 +186,22 @@ def _clock_is_known_to_platform(target: Target) -> Iterator[str]:
     known = _CLOCKS[target.platform]
     if target.clock.source not in known:
         yield f"clock.source: {target.platform} has {', '.join(known)}, not {target.clock.source}"
-    if target.clock.source == "fpgaio" and not isinstance(target.port, CmsdkPort):
-        yield "clock.source: fpgaio is a counter of the cmsdk port"
+
+
+def _clock_is_the_ports_counter(target: Target) -> Iterator[str]:
+    port = target.port
+    if port is None:
+        return
+    if target.clock.source != port.clock_source:
+        yield f"clock.source: port {port.name} counts with {port.clock_source}, not {target.clock.source}"
+    elif target.clock.hz != port.clock_hz:
+        yield f"clock.hz: port {port.name} counts at {port.clock_hz}, not {target.clock.hz}"
+
+
+def _baud_is_within_the_ports_reach(target: Target) -> Iterator[str]:
+    port, baud = target.port, target.transport.baud
+    if port is not None and baud is not None and baud > port.max_baud:
+        yield f"transport.baud: {baud} is more than port {port.name} can do here ({port.max_baud})"
 
 
 def _an_emulator_counts_instructions(target: Target) -> Iterator[str]:
@@ -226,6 +239,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("baud-and-usb-belong-to-serial", _baud_and_usb_belong_to_serial),
     Rule("a-board-can-be-flashed", _a_board_can_be_flashed),
     Rule("clock-is-known-to-platform", _clock_is_known_to_platform),
+    Rule("clock-is-the-ports-counter", _clock_is_the_ports_counter),
+    Rule("baud-is-within-the-ports-reach", _baud_is_within_the_ports_reach),
     Rule("an-emulator-counts-instructions", _an_emulator_counts_instructions),
 )
 
