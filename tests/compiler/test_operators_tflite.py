@@ -95,6 +95,19 @@ def test_reshape_between_operators() -> None:
     compare(builder.build(), [values], ["dense", "flat"])
 
 
+def test_constant_operands() -> None:
+    """A constant may be an operand of ADD and CONCATENATION."""
+    rng = np.random.default_rng(6)
+    builder = TfliteBuilder()
+    x = builder.input((1, 4, 4, 3), 0.1, 7)
+    offsets = builder.constant(rng.integers(-128, 128, 3).astype(np.int8), [0.03], 5)
+    tail = builder.constant(rng.integers(-128, 128, (1, 4, 4, 2)).astype(np.int8), [0.1], 7)
+    added = builder.add(x, offsets, 0.12, -4, activation="RELU")
+    builder.output(added, builder.concatenation([x, tail], 3, 0.1, 7))
+    values = rng.integers(-128, 128, (1, 4, 4, 3)).astype(np.int8)
+    compare(builder.build(), [values], ["add", "concatenation"])
+
+
 def test_one_tensor_read_by_several_operators() -> None:
     """Residual blocks: a tensor outlives its first reader, and in-place execution must respect that."""
     rng = np.random.default_rng(5)
@@ -130,6 +143,16 @@ def compare_rows(library: HostLibrary, reference: ReferenceModel, rows: NDArray[
             equal_bytes(actual, wanted, f"row {number}")
 
 
+def compare_layers(library: HostLibrary, reference: ReferenceModel, rows: NDArray[np.int8]) -> None:
+    """Every operator's output against the tensor of the same name."""
+    for row in rows:
+        operators = library.run_operators([row])
+        reference.run([row])
+        tensors = reference.tensors()
+        for operator, content in operators:
+            assert content == tensors[operator.name].tobytes(), (operator.id, operator.op, operator.name)
+
+
 def test_keyword_spotting_equals_litert_on_every_row(data_dir: Path, tmp_path: Path) -> None:
     rows_file = data_dir / "kws01_600.npz"
     if not rows_file.is_file():
@@ -139,9 +162,11 @@ def test_keyword_spotting_equals_litert_on_every_row(data_dir: Path, tmp_path: P
         rows = data["x"]
     assert len(rows) == 600
     compare_rows(library, reference, rows)
+    compare_layers(library, reference, rows[:32])
 
 
 def test_image_classification_equals_litert_on_random_rows(data_dir: Path, tmp_path: Path) -> None:
     library, reference = library_and_reference(data_dir / "pretrainedResnet_quant.tflite", tmp_path)
     rows = np.random.default_rng(3).integers(-128, 128, (64, 32, 32, 3)).astype(np.int8)
     compare_rows(library, reference, rows)
+    compare_layers(library, reference, rows[:4])

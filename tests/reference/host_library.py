@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.artifacts import CompiledModel, TensorSpec
+from edgekit.artifacts import CompiledModel, CompiledOperator, TensorSpec
 
 __all__ = ["HostLibrary", "build_host_library", "compile_tflite"]
 
@@ -37,6 +37,16 @@ class _Program(ctypes.Structure):
     )
 
 
+class _Operator(ctypes.Structure):
+    """`edgekit_operator` of edgekit_program.h."""
+
+    _fields_ = (
+        ("run", ctypes.CFUNCTYPE(None)),
+        ("output", ctypes.c_void_p),
+        ("output_size", ctypes.c_uint32),
+    )
+
+
 class HostLibrary:
     """A compiled model as a shared library. The library stays loaded; each has a path of its own."""
 
@@ -50,7 +60,24 @@ class HostLibrary:
         self._program = _Program.in_dll(self._library, "edgekit_model_program")
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Outputs of one inference. The arena is filled with rubbish first: nothing may be assumed of it."""
+        """Outputs of one inference."""
+        self._load(inputs)
+        assert self._library.edgekit_model_run() == 0
+        return [self._read(index, spec) for index, spec in enumerate(self.compiled.outputs)]
+
+    def run_operators(self, inputs: Sequence[NDArray[Any]]) -> list[tuple[CompiledOperator, bytes]]:
+        """Each operator in order with the bytes of its output, read before the next one runs."""
+        self._load(inputs)
+        table = ctypes.cast(self._program.operators, ctypes.POINTER(_Operator))
+        assert self._program.operator_count == len(self.compiled.operators)
+        outputs = []
+        for index, operator in enumerate(self.compiled.operators):
+            table[index].run()
+            outputs.append((operator, ctypes.string_at(table[index].output, table[index].output_size)))
+        return outputs
+
+    def _load(self, inputs: Sequence[NDArray[Any]]) -> None:
+        """Fill the arena with rubbish, as nothing may be assumed of it, and write the inputs."""
         assert (self._program.input_count, self._program.output_count) == (
             len(self.compiled.inputs),
             len(self.compiled.outputs),
@@ -60,8 +87,6 @@ class HostLibrary:
             assert values.dtype == spec.dtype, f"input {index} is {values.dtype}, not {spec.dtype}"
             assert values.size == spec.elements
             ctypes.memmove(self._input(index), np.ascontiguousarray(values).tobytes(), spec.size_bytes)
-        assert self._library.edgekit_model_run() == 0
-        return [self._read(index, spec) for index, spec in enumerate(self.compiled.outputs)]
 
     def _read(self, index: int, spec: TensorSpec) -> NDArray[Any]:
         content = ctypes.string_at(self._output(index), spec.size_bytes)

@@ -38,10 +38,10 @@ class ReferenceModel:
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(detail["index"]).copy() for detail in self.outputs]
 
-    def tensors(self) -> Mapping[int, NDArray[Any]]:
-        """All tensors of the last run that hold data, by their index in the file."""
+    def tensors(self) -> Mapping[str, NDArray[Any]]:
+        """All tensors of the last run that hold data, by name."""
         details = self._interpreter.get_tensor_details()
-        return {detail["index"]: value for detail in details if (value := self._value(detail)) is not None}
+        return {detail["name"]: value for detail in details if (value := self._value(detail)) is not None}
 
     def _value(self, detail: Any) -> NDArray[Any] | None:
         try:
