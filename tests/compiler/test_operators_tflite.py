@@ -16,8 +16,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings, strategies as st
 from numpy.typing import NDArray
 
+from edgekit.artifacts import Quantization
+from tests.reference import int8
 from tests.reference.cases import OPERATORS, Case, batch_model
 from tests.reference.host_library import HostLibrary, compile_tflite
+from tests.reference.int8 import Quantized
 from tests.reference.litert import ReferenceModel, run_reference
 from tests.reference.tflite_builder import TfliteBuilder
 
@@ -78,6 +81,43 @@ def test_fully_connected_rounds_halves_as_litert(y_scale: float) -> None:
     ]
     builder.output(*outputs)
     compare(builder.build(), [x, x], ["per tensor", "per channel"])
+
+
+@settings(max_examples=EXAMPLES, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(st.lists(OPERATORS["quantize"], min_size=2, max_size=4))
+def test_quantize_on_the_board(cases: list[Case]) -> None:
+    """A float input read at several scales stays float; the program quantises it, NaN and infinities too."""
+    scales = [case.parameters["q_y"] for case in cases]
+    assume(len(set(scales)) > 1)
+    odd = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 2.0**31, -(2.0**31)], np.float32)
+    values = np.concatenate([odd, *(case.inputs[0].values.ravel() for case in cases)])[None]
+    builder = TfliteBuilder()
+    x = builder.input(values.shape, dtype="float32")
+    builder.output(*(builder.quantize(x, q.scale, q.zero_point) for q in scales))
+    with tempfile.TemporaryDirectory() as directory:
+        library = compile_tflite(builder.build(), Path(directory))
+        assert [operator.op for operator in library.compiled.operators] == ["quantize"] * len(cases)
+        for actual, q in zip(library.run([values]), scales, strict=True):
+            equal_bytes(actual, int8.quantize(values, q), repr(q))
+
+
+def test_quantisation_at_the_border_is_the_hosts_work() -> None:
+    """A float model's input and output become int8, with the quantisation that the file states."""
+    q_x, q_y = Quantized(float(np.float32(0.07)), 9), Quantized(float(np.float32(0.05)), -128)
+    values = np.random.default_rng(7).uniform(-10, 10, (1, 300)).astype(np.float32)
+    builder = TfliteBuilder()
+    x = builder.input(values.shape, dtype="float32")
+    inside = builder.relu6(builder.quantize(x, q_x.scale, q_x.zero_point), q_y.scale, q_y.zero_point)
+    builder.output(builder.dequantize(inside))
+    content = builder.build()
+    (expected,) = run_reference(content, [values])
+    with tempfile.TemporaryDirectory() as directory:
+        library = compile_tflite(content, Path(directory))
+        for spec, quantized in ((library.compiled.inputs[0], q_x), (library.compiled.outputs[0], q_y)):
+            assert spec.dtype == "int8"
+            assert spec.quantization == Quantization(quantized.scale, quantized.zero_point)
+        (actual,) = library.run([int8.quantize(values, q_x)])
+    equal_bytes(int8.dequantize(actual, q_y), expected, "relu6")
 
 
 def test_reshape_between_operators() -> None:
