@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import edgekit
 from edgekit.artifacts import CompiledModel, CompiledOperator, Model
 from edgekit.compiler import operators as op
-from edgekit.compiler.codegen.driver import Argument, Call, Driver, render_header, render_source
+from edgekit.compiler.codegen.driver import Argument, Call, Driver, Part, render_header, render_source
 from edgekit.compiler.codegen.objects import compile_object, lower_function, same_function, tvm_target
+from edgekit.compiler.codegen.phases import MINIMUM_MACS, split_phases
 from edgekit.compiler.codegen.weights import Weights
 from edgekit.compiler.lowering import lower_model
 from edgekit.compiler.plan import Plan, in_place_steps, plan_memory
@@ -46,7 +47,8 @@ def compile_program(program: Program, target: Target, *, name: str) -> CompiledM
         schedule_step(target.schedules, program, step, in_place=position in in_place)
         for position, step in enumerate(program.steps)
     ]
-    code = _generate_code(kernels, target)
+    macs = [step.operator.macs(program.tensors[step.output].shape) for step in program.steps]
+    code = _generate_code(kernels, macs, target)
     plan = plan_memory(program, code.temporaries)
     weights = Weights(PREFIX)
     calls = tuple(
@@ -87,29 +89,44 @@ def compile_program(program: Program, target: Target, *, name: str) -> CompiledM
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Code:
-    """Object code, the symbol of each step's kernel, and the temporaries that each takes (bytes)."""
+    """Object code, the functions that make up each step, and the temporaries that each takes (bytes)."""
 
     object_file: bytes
-    symbols: tuple[str, ...]
+    parts: tuple[tuple[Part, ...], ...]
     temporaries: tuple[tuple[int, ...], ...]
 
 
-def _generate_code(kernels: Sequence[Kernel], target: Target) -> _Code:
-    """Lower every kernel; equal ones become one function."""
-    functions: dict[str, Any] = {}
-    symbols, temporaries = [], []
-    for kernel in kernels:
+class _Functions:
+    """Lowered functions by symbol; equal ones are kept once."""
+
+    def __init__(self) -> None:
+        self.by_symbol: dict[str, Any] = {}
+
+    def add(self, function: Any) -> str:
+        for symbol, known in self.by_symbol.items():
+            if same_function(known, function):
+                return symbol
+        symbol = f"{PREFIX}_k{len(self.by_symbol)}"
+        self.by_symbol[symbol] = function
+        return symbol
+
+
+def _generate_code(kernels: Sequence[Kernel], macs: Sequence[int], target: Target) -> _Code:
+    """Lower every kernel; where the platform has threads, large ones are split for them."""
+    functions = _Functions()
+    parts, temporaries = [], []
+    for kernel, work in zip(kernels, macs, strict=True):
         lowered = lower_function(kernel.function)
-        symbol = next(
-            (known for known, function in functions.items() if same_function(function, lowered.function)),
-            f"{PREFIX}_k{len(functions)}",
-        )
-        functions.setdefault(symbol, lowered.function)
-        symbols.append(symbol)
+        threads = target.platform == "linux" and work >= MINIMUM_MACS
+        phases = split_phases(lowered) if threads else ()
+        if phases:
+            parts.append(tuple(Part(functions.add(phase.function), phase.extent) for phase in phases))
+        else:
+            parts.append((Part(functions.add(lowered.function)),))
         temporaries.append(lowered.temporaries)
     compile_options = target.compile
     llvm = tvm_target(compile_options.mtriple, compile_options.mcpu, compile_options.mattr)
-    return _Code(compile_object(functions, llvm), tuple(symbols), tuple(temporaries))
+    return _Code(compile_object(functions.by_symbol, llvm), tuple(parts), tuple(temporaries))
 
 
 def _offset(program: Program, plan: Plan, tensor: int) -> int:
@@ -136,9 +153,7 @@ def _call(program: Program, position: int, kernel: Kernel, code: _Code, plan: Pl
         Argument("uint8", written=True, offset=plan.workspace_offsets[position, index])
         for index in range(len(code.temporaries[position]))
     ]
-    return Call(
-        step.operator.NAME, code.symbols[position], tuple(arguments), output_offset, output.size_bytes
-    )
+    return Call(step.operator.NAME, code.parts[position], tuple(arguments), output_offset, output.size_bytes)
 
 
 def _render(driver: Driver, object_file: bytes, weights: Weights) -> tuple[Mapping[str, bytes], str]:

@@ -67,7 +67,10 @@ def exponential_table(scale: float) -> NDArray[np.int32]:
     Raises:
         ValueError: the scale is so small that TFLite's own arithmetic does not take it.
     """
-    multiplier, shift = quantize_multiplier(min(scale * 2.0**_FRACTION_BITS, 2.0**31 - 1))
+    real = scale * 2.0**_FRACTION_BITS
+    if real >= 2.0**30:  # The radius is 0: only the maximum itself counts.
+        return np.array([_ONE_Q31] + [0] * 255, np.int32)
+    multiplier, shift = quantize_multiplier(real)
     if shift < 0:
         raise ValueError(f"softmax of an input with the scale {scale}")
     radius = (31 * 2**_FRACTION_BITS) >> shift

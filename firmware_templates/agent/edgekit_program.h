@@ -59,4 +59,9 @@ extern const uint16_t edgekit_program_count;
 void edgekit_mark_start(void);
 void edgekit_mark_stop(void);
 
+/* Run task(context, begin, end) over parts of [0, extent) that cover it once, perhaps on several threads, and return
+ * when all are done. Operators whose elements are independent are split by it; the answers are the same for any
+ * split. The driver has a weak one that makes one call; a platform with threads has its own. */
+void edgekit_parallel_for(void (*task)(void *context, int32_t begin, int32_t end), void *context, int32_t extent);
+
 #endif

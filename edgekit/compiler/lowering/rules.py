@@ -877,6 +877,18 @@ def _constant_arithmetic(function: Callable[..., Any]) -> Rule:
     return rule
 
 
+def _multiply(site: Site, args: Sequence[Value]) -> Value:
+    """A product of constants; or an activation times a positive number, which only changes its scale."""
+    for value, factor in (args, args[::-1]):
+        if not isinstance(value, Real) or not isinstance(factor, (Constant, QuantizedConstant)):
+            continue
+        reals = factor.reals() if isinstance(factor, QuantizedConstant) else factor.array
+        if reals.size == 1 and reals.ndim <= len(value.order) and 0 < float(reals.reshape(())) < math.inf:
+            scale = value.quantization.scale * float(reals.reshape(()))
+            return Real(value.tensor, value.order, Quantization(scale, value.quantization.zero_point))
+    return _constant_arithmetic(np.multiply)(site, args)
+
+
 RULES: Mapping[str, Rule] = {
     "relax.quantize": _quantize,
     "relax.dequantize": _dequantize,
@@ -902,7 +914,7 @@ RULES: Mapping[str, Rule] = {
     "relax.concat": _concat,
     "relax.nn.pad": _pad,
     "relax.astype": _astype,
-    "relax.multiply": _constant_arithmetic(np.multiply),
+    "relax.multiply": _multiply,
     "relax.subtract": _constant_arithmetic(np.subtract),
     "relax.divide": _constant_arithmetic(np.divide),
 }
