@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -88,7 +88,7 @@ class _Built:
     image: bytes
     library: bytes
     memory: MemoryUse
-    tools: Mapping[str, str] = field(default_factory=dict)
+    tools: Mapping[str, str]
 
 
 def build_image(

@@ -125,7 +125,8 @@ def replaced_directory(directory: Path) -> Iterator[Path]:
     replaceable = _replaceable_files(directory)
     scratch = directory.with_name(f".{directory.name[:80]}.{secrets.token_hex(8)}.tmp")
     try:
-        _make_scratch(directory, scratch)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        (scratch / "bundle").mkdir(parents=True)
         yield scratch
         new, old = scratch / "bundle", scratch / "old"
         if directory.exists():
@@ -140,16 +141,10 @@ def replaced_directory(directory: Path) -> Iterator[Path]:
                 old.rename(directory)
             raise
         sync_directory(directory.parent)
+    except OSError as error:  # a full disk, a read-only folder, another edgekit that was faster
+        raise UsageError(f"{printable(str(directory))} cannot be written: {error.strerror}") from error
     finally:
         _remove(scratch)
-
-
-def _make_scratch(directory: Path, scratch: Path) -> None:
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        (scratch / "bundle").mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(f"{printable(str(directory))} cannot be written: {error.strerror}") from None
 
 
 def _remove(scratch: Path) -> None:

@@ -98,7 +98,7 @@ def _program(name: str, prefix: str) -> Path:
     found = shutil.which(name)
     if found is None:
         raise MissingToolError(f"{name} is not installed", hint=_install(prefix))
-    return Path(found)
+    return Path(found).absolute()  # it is run from other folders
 
 
 def _install(prefix: str) -> str:

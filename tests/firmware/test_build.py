@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgekit.errors import ModelError, UnsupportedError, UsageError
 from edgekit.firmware import build, build_image, load_bundle
-from edgekit.firmware.toolchain import Toolchain, ToolResult
+from edgekit.firmware.toolchain import Toolchain, ToolResult, find_toolchain
 from edgekit.target import load_target
 
 from .sample import KERNELS, compiled_model
@@ -162,6 +163,26 @@ def test_the_runner_ends_when_its_line_does(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+def test_without_a_static_c_library_the_runner_is_dynamic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = load_target("host")
+    found = replace(find_toolchain(target), static=False)
+    monkeypatch.setattr(build, "find_toolchain", lambda target: found)
+    image = build_image(compiled_model(target), target, tmp_path / "out", provenance={})
+    assert b"ld-linux" in image.path.read_bytes()
+    done = subprocess.run([str(image.path)], stdin=subprocess.DEVNULL, timeout=30, check=False)
+    assert done.returncode == 0
+    assert load_bundle(tmp_path / "out").image == image
+
+
+def test_a_folder_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    target = load_target("host")
+    with pytest.raises(UsageError, match="cannot be written"):
+        build_image(compiled_model(target), target, tmp_path / "file" / "out", provenance={})
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_nothing_is_compiled_with_a_warning(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -264,10 +285,18 @@ def test_what_is_not_a_bundle_is_left_alone(kind: str, tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, MemoryError])
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(KeyboardInterrupt, KeyboardInterrupt), (OSError(28, "No space left on device"), UsageError)],
+    ids=["interrupt", "full disk"],
+)
 @pytest.mark.parametrize("moment", [0, 3, 9])
 def test_a_build_that_ends_early_leaves_the_old_bundle_and_nothing_else(
-    moment: int, error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: int,
+    error: BaseException,
+    raised: type[BaseException],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     target, out = load_target("host"), tmp_path / "out"
     build_image(compiled_model(target, name="first"), target, out, provenance={})
@@ -280,7 +309,7 @@ def test_a_build_that_ends_early_leaves_the_old_bundle_and_nothing_else(
         original(path, data, executable=executable)
 
     monkeypatch.setattr(build, "write_file", failing)
-    with pytest.raises(error):
+    with pytest.raises(raised):
         build_image(compiled_model(target, name="second"), target, out, provenance={})
     assert _files(tmp_path) == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -133,6 +134,27 @@ def test_hostile_files_become_a_sentence(own_world: Path, content: bytes, said: 
     assert said in raised.value.message
     assert all(line.isprintable() for line in raised.value.message.splitlines())
     assert raised.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["host", "mps2-an386", "nucleo-f446re"])
+def test_a_damaged_file_is_refused_or_still_sound(own_world: Path, name: str) -> None:
+    original = (targets_directory() / f"{name}.toml").read_bytes()
+    generator = random.Random(3)
+    damaged = [original[:length] for length in range(0, len(original), 23)]
+    for _ in range(150):
+        flipped = bytearray(original)
+        flipped[generator.randrange(len(flipped))] ^= 1 << generator.randrange(8)
+        damaged.append(bytes(flipped))
+    path = own_world / "work" / "damaged.toml"
+    said: list[str] = []
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            load_target("./damaged.toml")
+        except TargetError as error:
+            said.append(error.message)
+    assert len(said) > len(damaged) // 2
+    assert all(message.startswith("damaged.toml: ") for message in said)
 
 
 def test_a_pipe_or_folder_in_a_files_place_does_not_hold_it_up(own_world: Path) -> None:
