@@ -89,7 +89,7 @@ def command(
 
     from edgekit.budget import Budget
     from edgekit.cli.tables import deploy_table
-    from edgekit.pipeline import bundle_directory, deploy
+    from edgekit.pipeline import REPORT_FILE, bundle_directory, deploy
     from edgekit.report.document import to_values
     from edgekit.target import load_target
 
@@ -120,5 +120,5 @@ def command(
             check=False,
         )
     session.document(to_values(deployment.document))
-    session.show(deploy_table(deployment.document))
+    session.show(deploy_table(deployment.document, str(deployment.image.directory / REPORT_FILE)))
     deployment.raise_for_problems()

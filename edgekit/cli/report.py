@@ -59,8 +59,7 @@ def command(
     except OSError as error:
         raise UsageError(f"{printable(str(page))} can't be written: {error.strerror}") from error
     session.document(to_values(document))
-    session.show(deploy_table(document))
-    session.say(f"wrote {page}")
+    session.show(deploy_table(document, str(page)))
 
 
 def _latest(build: Path, name: str) -> Path:

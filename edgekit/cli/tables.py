@@ -21,7 +21,7 @@ _UNIT_NAMES = {"instructions": "instructions", "cycles": "cycles", "us": "µs"}
 _NAME_WIDTH = 36
 
 
-def deploy_table(document: DeployDocument) -> RenderableType:
+def deploy_table(document: DeployDocument, report: str | None = None) -> RenderableType:
     """A deployment: memory against its limits, verification, accuracy, cost by operator, files."""
     emulated = " (emulated)" if document.target.emulated else ""
     model = document.model
@@ -30,15 +30,14 @@ def deploy_table(document: DeployDocument) -> RenderableType:
         Text(f"{model.format}, {model.macs:,} MACs, {model.parameters:,} parameters"),
         Text(),
         _memory(document.memory),
-        Text(),
     ]
     if document.verify is not None:
         parts.append(_facts(_verdicts(document)))
         parts.append(Text())
     if document.profile is not None:
         parts.append(_profile(document.profile))
-        parts.append(Text())
-    parts.append(_facts([("bundle", document.artifacts.directory), ("image", document.artifacts.image)]))
+    files = [("image", document.artifacts.image), ("manifest", document.artifacts.manifest)]
+    parts.append(_facts(files if report is None else [*files, ("report", report)]))
     return Group(*parts)
 
 
