@@ -54,12 +54,15 @@ def load_model(
 def _load_tflite(source: Source, name: str, shapes: Mapping[str, tuple[int, ...]] | None) -> Model:
     from edgekit.frontend.tflite_check import check_tflite
     from edgekit.frontend.tflite_graph import parse_tflite
+    from edgekit.frontend.tflite_labels import read_labels
 
     checked = check_tflite(parse_tflite(source.content), shapes)
     # TVM takes seconds to import, so a bad file is refused before.
     from edgekit.frontend.tflite_convert import convert_tflite
 
     module, places = convert_tflite(source.content, checked)
+    first_output = checked.graph.tensors[checked.graph.outputs[0]]
+    labels = read_labels(source.content, first_output.shape[-1]) if first_output.shape else None
     return Model(
         name=name,
         format="tflite",
@@ -67,7 +70,7 @@ def _load_tflite(source: Source, name: str, shapes: Mapping[str, tuple[int, ...]
         module=module,
         input_names=checked.input_names,
         output_names=checked.output_names,
-        labels=None,
+        labels=labels,
         places=places,
     )
 

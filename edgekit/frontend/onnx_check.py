@@ -51,6 +51,17 @@ ITEM_BITS: Mapping[int, int] = {
     TensorProto.BFLOAT16: 16,
 }  # fmt: skip
 
+GEOMETRY: Mapping[str, tuple[int, int]] = {
+    "kernel_shape": (1, 1 << 16),
+    "strides": (1, 1 << 16),
+    "dilations": (1, 1 << 16),
+    "pads": (0, 1 << 20),
+    "output_padding": (0, 1 << 16),
+    "output_shape": (1, 1 << 20),
+    "group": (1, 1 << 20),
+}
+"""Least and largest value of attributes that are sizes."""
+
 INPUT_TYPES: Mapping[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.INT8: "int8",
@@ -207,7 +218,8 @@ def _check_structure(model: ModelProto) -> int:
         raise _wrong(f"it has {len(graph.node):,} operators; at most {MAX_NODES:,} are accepted")
     if graph.sparse_initializer:
         raise UnsupportedError("The ONNX file has sparse weights, which have no converter.")
-    for node in graph.node:
+    for index, node in enumerate(graph.node):
+        _check_attributes(node, index)
         for name in (*node.input, *node.output, node.op_type, node.domain):
             if len(name) > MAX_NAME_BYTES:
                 raise _wrong(f"a name of {len(name):,} characters")
@@ -215,6 +227,20 @@ def _check_structure(model: ModelProto) -> int:
     for tensor in _tensors(graph):
         _check_constant(tensor)
     return opset
+
+
+def _check_attributes(node: NodeProto, index: int) -> None:
+    """Geometry within sense: parts of ONNX, ONNX Runtime and TVM divide by what a file says here."""
+    for attribute in node.attribute:
+        low, high = GEOMETRY.get(attribute.name, (None, None))
+        if low is None:
+            continue
+        values = (*attribute.ints, attribute.i) if attribute.name == "group" else attribute.ints
+        if len(values) > 2 * MAX_RANK or not all(low <= v <= high for v in values):
+            raise _wrong(
+                f"{node.op_type} {show_name(next(iter(node.output), ''))} (operator {index}) has "
+                f"{attribute.name} {list(values)[:8]}"
+            )
 
 
 def _check_operators(model: ModelProto) -> None:

@@ -55,7 +55,7 @@ class _Node:
     def input(self, position: int) -> relax.Expr:
         value = self.inputs[position] if position < len(self.inputs) else None
         if value is None:
-            raise _Refused(f"input {position} is missing")
+            raise self.wrong(f"lacks input {position}")
         return value
 
     def constant(self, position: int, what: str) -> Array | None:
@@ -66,6 +66,9 @@ class _Node:
         if value is None:
             raise _Refused(f"its {what} is computed, not constant")
         return value
+
+    def wrong(self, why: str) -> ModelError:
+        return ModelError(f"{self.proto.op_type} {show_name(self.proto.output[0])} of the ONNX file {why}.")
 
     def shape(self, position: int) -> tuple[int, ...]:
         return tuple(int(d) for d in self.input(position).ty.shape)
@@ -88,22 +91,17 @@ def _quantization(node: _Node, rank: int, stored: str) -> tuple[relax.Expr, rela
     if scale is None or scale.dtype != np.float32:
         raise _Refused("its scale is not float32")
     if not np.all(np.isfinite(scale)) or not np.all(scale >= np.finfo(np.float32).tiny):
-        raise ModelError(
-            f"{node.proto.op_type} {show_name(node.proto.output[0])} has a scale that is not above zero."
-        )
+        raise node.wrong("has a scale that is not above zero")
     zeros = np.zeros_like(scale, dtype=np.int32) if zero_point is None else zero_point.astype(np.int32)
     if zeros.shape != scale.shape:
-        raise ModelError(f"{node.proto.op_type} {show_name(node.proto.output[0])} has {scale.size} scales "
-                         f"and {zeros.size} zero points.")  # fmt: skip
+        raise node.wrong(f"has {scale.size} scales and {zeros.size} zero points")
     if scale.size == 1:
         return relax.const(scale.reshape(()), "float32"), relax.const(zeros.reshape(()), "int32"), 0
-    axis = int(node.attributes.get("axis", 1))
+    # The default of 1 is out of range for a bias, whose files mean 0.
+    axis = int(node.attributes.get("axis", 1)) if rank > 1 else 0
     shape = node.shape(0)
     if scale.ndim != 1 or not -rank <= axis < rank or shape[axis] != scale.size:
-        raise ModelError(
-            f"{node.proto.op_type} {show_name(node.proto.output[0])} has {scale.size} scales "
-            f"along axis {axis} of {shape_text(shape)}."
-        )
+        raise node.wrong(f"has {scale.size} scales along axis {axis} of {shape_text(shape)}")
     return relax.const(scale, "float32"), relax.const(zeros, "int32"), axis % rank
 
 
@@ -156,7 +154,7 @@ def _pad(node: _Node) -> relax.Expr:
     fill = node.constant(2, "fill value")
     chosen = list(range(rank)) if axes is None else [int(a) % rank for a in axes.reshape(-1)]
     if pads is None or pads.size != 2 * len(chosen):
-        raise _Refused("its paddings do not fit its input")
+        raise node.wrong("has paddings that do not fit its input")
     widths = [0] * (2 * rank)
     for i, axis in enumerate(chosen):
         widths[2 * axis], widths[2 * axis + 1] = int(pads[i]), int(pads[len(chosen) + i])
@@ -173,18 +171,18 @@ def _explicit_pads(node: _Node, kernel: Sequence[int]) -> list[int]:
     strides = node.integers("strides", [1] * len(spatial))
     dilations = node.integers("dilations", [1] * len(spatial))
     if len(kernel) != len(spatial) or len(strides) != len(spatial) or len(dilations) != len(spatial):
-        raise _Refused(f"a kernel of {len(kernel)} dimensions on {len(spatial)}")
+        raise node.wrong(f"has a kernel of {len(kernel)} dimensions on {len(spatial)}")
     if min(*kernel, *strides, *dilations) < 1:
-        raise _Refused("its kernel, strides and dilations must be 1 or more")
+        raise node.wrong("has a kernel, stride or dilation below 1")
     if mode == "NOTSET":
         pads = node.integers("pads", [0] * (2 * len(spatial)))
         if len(pads) != 2 * len(spatial) or min(pads) < 0:
-            raise _Refused("its paddings do not fit its input")
+            raise node.wrong("has paddings that do not fit its input")
         return pads
     if mode == "VALID":
         return [0] * (2 * len(spatial))
     if mode not in ("SAME_UPPER", "SAME_LOWER"):
-        raise _Refused(f"automatic padding {show_name(mode)} is unknown")
+        raise node.wrong(f"has the unknown automatic padding {show_name(mode)}")
     begin, end = [], []
     for n, k, s, d in zip(spatial, kernel, strides, dilations, strict=True):
         small, large, _ = same_padding(n, (k - 1) * d + 1, s)
@@ -199,13 +197,22 @@ def _conv(node: _Node) -> relax.Expr:
     if rank not in layouts:
         raise _Refused(f"a convolution over {rank - 2} dimensions has no converter")
     data, kernel, function = layouts[rank]
+    groups = int(node.attributes.get("group", 1))
+    if (
+        len(node.shape(1)) != rank
+        or node.shape(1)[1] * groups != node.shape(0)[1]
+        or node.shape(1)[0] % groups
+    ):
+        raise node.wrong(
+            f"has weights of {shape_text(node.shape(1))} in {groups} groups on {shape_text(node.shape(0))}"
+        )
     value = function(
         node.input(0),
         node.input(1),
         strides=node.integers("strides", [1] * (rank - 2)),
         padding=_explicit_pads(node, node.shape(1)[2:]),
         dilation=node.integers("dilations", [1] * (rank - 2)),
-        groups=int(node.attributes.get("group", 1)),
+        groups=groups,
         data_layout=data,
         kernel_layout=kernel,
     )

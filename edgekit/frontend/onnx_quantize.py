@@ -6,9 +6,12 @@ rows), int32 biases, as QDQ. Same model and rows, same result.
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +26,9 @@ __all__ = ["quantize_onnx"]
 
 MINIMUM_OPSET = 13
 """The first with per-channel DequantizeLinear."""
+
+MAX_ACTIVATIONS = 1 << 27
+MAX_MACS = 20_000_000_000
 
 QUANTIZED_OPERATORS = (
     "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Flatten", "Gemm", "GlobalAveragePool",
@@ -86,6 +92,30 @@ def _rows(
     )
 
 
+def _check_cost(model: ModelProto) -> None:
+    """Bound what one inference takes, as calibration runs the model here.
+
+    Raises:
+        ModelError: more activations or multiplications than any board that edgekit serves could take.
+    """
+    values = (*model.graph.value_info, *model.graph.output)
+    shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
+    elements = {name: math.prod(shape) for name, shape in shapes.items()}
+    shapes |= {t.name: tuple(t.dims) for t in model.graph.initializer}
+    macs = 0
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and len(node.input) > 1:
+            # Each output element sums over one filter, or over one row of a matrix: at most its longest side.
+            shape = shapes.get(node.input[1], ())
+            depth = math.prod(shape[1:]) if node.op_type.startswith("Conv") else max(shape, default=1)
+            macs += elements.get(node.output[0], 0) * depth
+    if sum(elements.values()) > MAX_ACTIVATIONS or macs > MAX_MACS:
+        raise ModelError(
+            f"One inference of the float model takes {sum(elements.values()):,} activations and about "
+            f"{macs:,} multiplications; at most {MAX_ACTIVATIONS:,} and {MAX_MACS:,} are calibrated."
+        )
+
+
 def _upgrade(model: ModelProto, opset: int) -> ModelProto:
     if opset >= MINIMUM_OPSET:
         return model
@@ -98,10 +128,18 @@ def _upgrade(model: ModelProto, opset: int) -> ModelProto:
         ) from None
 
 
-def _optimize(model: ModelProto, directory: Path) -> ModelProto:
-    """Fold constants and batch normalisations with ONNX Runtime's semantics-preserving rewrites."""
+def _onnxruntime() -> ModuleType:
+    """ONNX Runtime; since 1.29 it reports names and hashes of models to its makers unless told not to."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
+    module: ModuleType = onnxruntime
+    return module
+
+
+def _optimize(model: ModelProto, directory: Path) -> ModelProto:
+    """Fold constants and batch normalisations with ONNX Runtime's semantics-preserving rewrites."""
+    onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
@@ -123,10 +161,12 @@ def quantize_onnx(checked: CheckedOnnx, calibration: Sequence[npt.NDArray[np.gen
         UsageError: calibration data that does not fit the model's inputs.
         ModelError: ONNX Runtime cannot run the model.
     """
+    _onnxruntime()
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     feeds = _rows(checked, calibration)
+    _check_cost(checked.model)
     model = _upgrade(checked.model, checked.opset)
     with tempfile.TemporaryDirectory(prefix="edgekit-quantize-") as name:
         directory = Path(name)

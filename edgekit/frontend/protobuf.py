@@ -53,6 +53,21 @@ _MESSAGES: Mapping[str, Mapping[int, str]] = {
 _PACKED: Mapping[str, frozenset[int]] = {"Tensor": frozenset({1, 5, 7, 11}), "Attribute": frozenset({8})}
 
 
+# Strings, which protobuf hands over as bytes where they are not UTF-8.
+_STRINGS: Mapping[str, frozenset[int]] = {
+    "Model": frozenset({2, 3, 4, 6}),
+    "Function": frozenset({1, 4, 5, 6, 8, 10, 13}),
+    "Graph": frozenset({2, 10}),
+    "Node": frozenset({1, 2, 3, 4, 6, 7, 8}),
+    "Attribute": frozenset({1, 13, 21}),
+    "Tensor": frozenset({8, 12}),
+    "Value": frozenset({1, 3}),
+    "Leaf": frozenset({1, 2, 3}),
+}
+
+MAX_STRING_BYTES = 1 << 20
+
+
 class _Walk:
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -73,10 +88,19 @@ class _Walk:
             shift += 7
         raise self._damaged("a number runs past its end")
 
+    def _string(self, position: int, size: int) -> None:
+        if size > MAX_STRING_BYTES:
+            raise self._damaged(f"a text of {size:,} bytes")
+        try:
+            self._content[position : position + size].decode("utf-8")
+        except UnicodeDecodeError:
+            raise self._damaged("a name that is not UTF-8") from None
+
     def message(self, kind: str, position: int, end: int, depth: int) -> None:
         if depth > MAX_DEPTH:
             raise self._damaged(f"messages nested more than {MAX_DEPTH} deep")
         inner, packed = _MESSAGES[kind], _PACKED.get(kind, frozenset())
+        strings = _STRINGS.get(kind, frozenset())
         while position < end:
             self._entries += 1
             if self._entries > MAX_ENTRIES:
@@ -99,6 +123,8 @@ class _Walk:
                         raise ModelError(
                             "The ONNX file stores its weights as lists of numbers; save them as raw data."
                         )
+                if field in strings:
+                    self._string(position, size)
                 if field in inner:
                     self.message(inner[field], position, position + size, depth + 1)
                 position += size

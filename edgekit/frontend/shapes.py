@@ -7,16 +7,21 @@ from collections.abc import Mapping
 
 from edgekit.errors import ModelError, UsageError
 
-__all__ = ["MAX_ELEMENTS", "fix_input_shapes", "shape_text", "show_name"]
+__all__ = ["MAX_ELEMENTS", "fix_input_shapes", "shape_text", "show_name", "show_text"]
 
 MAX_ELEMENTS = 1 << 28
 """Of one tensor. Keeps shape products within 32 bits on every board, with room for strides."""
 
 
+def show_text(text: str) -> str:
+    """Text from a model file as a message shows it: one line, escaped, at most 80 characters."""
+    shown = text.encode("unicode_escape").decode("ascii")
+    return shown if len(shown) <= 80 else f"{shown[:60]}…{shown[-19:]}"
+
+
 def show_name(name: str) -> str:
-    """A name from a model file as a message shows it: quoted, escaped, at most 80 characters."""
-    shown = name.encode("unicode_escape").decode("ascii").replace("'", "\\'")
-    return f"'{shown}'" if len(shown) <= 80 else f"'{shown[:60]}…{shown[-19:]}'"
+    """A name from a model file as a message shows it: as `show_text` does, and quoted."""
+    return "'" + show_text(name).replace("'", "\\'") + "'"
 
 
 def shape_text(shape: tuple[int | None, ...]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgekit.artifacts import Place
 from edgekit.errors import ModelError
-from edgekit.frontend.shapes import MAX_ELEMENTS, fix_input_shapes, shape_text, show_name
+from edgekit.frontend.shapes import MAX_ELEMENTS, fix_input_shapes, shape_text, show_name, show_text
 from edgekit.frontend.tflite_graph import QuantizationParameters, TfliteGraph, TfliteOperator, TfliteTensor
 from edgekit.frontend.tflite_operators import OPERATORS, Operands, Rule, activation_of
 from edgekit.frontend.unsupported import Unsupported, refuse
@@ -85,8 +85,9 @@ def _check_dataflow(graph: TfliteGraph) -> None:
         for i in operator.inputs:
             if i >= 0 and i not in ready:
                 raise _wrong(
-                    f"operator {operator.index} ({operator.op}) reads {_tensor_text(graph.tensors[i])} "
-                    "before anything wrote it (a cycle, or operators out of order)"
+                    f"operator {operator.index} ({show_text(operator.op)}) reads "
+                    f"{_tensor_text(graph.tensors[i])} before anything wrote it "
+                    "(a cycle, or operators out of order)"
                 )
         for i in operator.outputs:
             if i in ready:

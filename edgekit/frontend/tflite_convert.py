@@ -27,7 +27,7 @@ from tvm import relax
 from tvm.relax.frontend.tflite.tflite_frontend import ExprTable, OperatorConverter, TensorWrapper
 
 from edgekit.artifacts import Place
-from edgekit.errors import ModelError
+from edgekit.errors import EdgekitError, ModelError
 from edgekit.frontend.places import build_main, record_places
 from edgekit.frontend.tflite_check import ACTIVATION_FIELD, CheckedGraph, place_of
 from edgekit.frontend.tflite_graph import TfliteTensor
@@ -111,7 +111,7 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
     # TVM keys its expressions by tensor name, which files need not give or keep unique.
 
     def get_expr(self, input_tensor_idx: int) -> relax.Expr:
-        return self.exp_tab.get_expr(str(int(input_tensor_idx)))
+        return self._stored(self.checked.graph.tensors[int(input_tensor_idx)])
 
     def has_expr(self, input_tensor_idx: int) -> bool:
         return bool(self.exp_tab.has_expr(str(int(input_tensor_idx))))
@@ -124,9 +124,14 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
         written: list[tuple[relax.Var, Place]] = []
         for operands in self.checked.operands:
             operator = operands.operator
-            value = self.converters[operator.op](operands, self.subgraph.Operators(operator.index))
-            # Bound to a variable here: TVM would copy the expression into each of its users.
-            variable = self.bb.emit(value)
+            try:
+                value = self.converters[operator.op](operands, self.subgraph.Operators(operator.index))
+                # Bound to a variable here: TVM would copy the expression into each of its users.
+                variable = self.bb.emit(value)
+            except EdgekitError:
+                raise
+            except Exception as error:  # TVM raises whatever its Python and C++ parts come upon.
+                raise operands.wrong(f"TVM cannot convert it ({type(error).__name__})") from error
             found = tuple(int(d) for d in variable.ty.shape)
             if found != operands.output.shape or str(variable.ty.dtype) != operands.output.dtype:
                 raise ModelError(f"{operands.place()}: TVM's frontend gives {found} {variable.ty.dtype}.")
@@ -139,7 +144,7 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
     def _stored(self, tensor: TfliteTensor) -> relax.Expr:
         """The integers of a tensor, as a variable or a constant."""
         if self.has_expr(tensor.index):
-            return self.get_expr(tensor.index)
+            return self.exp_tab.get_expr(str(tensor.index))
         return relax.const(np.array(tensor.values()), tensor.dtype)
 
     @staticmethod

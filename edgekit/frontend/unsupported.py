@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgekit.artifacts import Place
 from edgekit.errors import UnsupportedError
-from edgekit.frontend.shapes import show_name
+from edgekit.frontend.shapes import show_name, show_text
 
 __all__ = ["Unsupported", "refuse"]
 
@@ -22,7 +22,8 @@ class Unsupported:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.place.op} {show_name(self.place.name)} (operator {self.place.index}): {self.reason}"
+        op, name = show_text(self.place.op), show_name(self.place.name)
+        return f"{op} {name} (operator {self.place.index}): {self.reason}"
 
 
 def refuse(found: Sequence[Unsupported], *, hint: str | None = None) -> None:
