@@ -26,6 +26,8 @@ from edgekit.errors import UnsupportedError
 if TYPE_CHECKING:
     from edgekit.pipeline import Analysis
 
+__all__ = ["command"]
+
 
 def command(
     context: typer.Context,

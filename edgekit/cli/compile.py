@@ -20,6 +20,8 @@ from edgekit.cli.options import (
 from edgekit.cli.session import Session
 from edgekit.cli.settings import existing_model, model_settings, project_of_this_folder, target_name
 
+__all__ = ["command"]
+
 
 def command(
     context: typer.Context,

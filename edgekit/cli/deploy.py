@@ -32,6 +32,8 @@ from edgekit.cli.settings import (
 )
 from edgekit.quantities import parse_bytes, parse_count, parse_duration_us
 
+__all__ = ["command"]
+
 
 def command(
     context: typer.Context,

@@ -10,6 +10,8 @@ from edgekit.cli.options import DebugFlag, JsonFlag, QuietFlag
 from edgekit.cli.session import Session
 from edgekit.errors import MissingToolError
 
+__all__ = ["command"]
+
 _MARKS = {"ok": "ok", "missing": "MISSING", "note": "note"}
 
 

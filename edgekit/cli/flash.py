@@ -11,7 +11,7 @@ from edgekit.cli.options import BoardOption, DebugFlag, JsonFlag, QuietFlag
 from edgekit.cli.session import Session
 from edgekit.cli.settings import board_name, project_of_this_folder
 
-__all__ = ["BundleArgument"]
+__all__ = ["BundleArgument", "command"]
 
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="A bundle: the folder that deploy or compile wrote.")

@@ -15,6 +15,8 @@ from edgekit.fsutil import atomic_write
 from edgekit.project import FILE_NAME
 from edgekit.text import printable
 
+__all__ = ["command"]
+
 _TEMPLATE = """\
 # What edgekit deploys from this folder. All keys: docs/edgekit-toml.md. Paths are relative to this file.
 schema = 1

@@ -30,6 +30,8 @@ from edgekit.cli.settings import (
 )
 from edgekit.errors import UsageError
 
+__all__ = ["command"]
+
 
 def command(
     context: typer.Context,

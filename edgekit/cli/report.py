@@ -13,6 +13,8 @@ from edgekit.cli.settings import project_of_this_folder
 from edgekit.errors import ModelError, UsageError
 from edgekit.text import printable
 
+__all__ = ["command"]
+
 
 def command(
     context: typer.Context,

@@ -13,6 +13,8 @@ from edgekit.cli.session import Session
 from edgekit.cli.settings import board_name, project_of_this_folder
 from edgekit.errors import UsageError
 
+__all__ = ["command"]
+
 
 def command(
     context: typer.Context,
