@@ -31,10 +31,6 @@ CASES_EACH = 8
 COMPUTING = {
     name: cases for name, cases in OPERATORS.items() if name not in ("quantize", "dequantize", "reshape")
 }
-# A softmax with a beta of its own is refused (converters write 1), and so is an input scale of 16 and more.
-COMPUTING["softmax"] = OPERATORS["softmax"].filter(
-    lambda case: case.parameters["beta"] == 1.0 and case.parameters["q_x"].scale < 16.0
-)
 
 
 def equal_bytes(actual: NDArray[np.generic], expected: NDArray[np.generic], place: str) -> None:
