@@ -25,7 +25,7 @@ test:
 
 campaign:
 	@$(SETUP) test
-	EDGEKIT_CAMPAIGN=1 $(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	EDGEKIT_CAMPAIGN=1 $(VENV)/bin/python -m pytest --timeout 14400 -o faulthandler_timeout=14000 $(PYTEST_ARGS)
 
 lint:
 	@$(SETUP) test

@@ -19,6 +19,14 @@ settings.register_profile("edgekit", deadline=None, derandomize=not is_campaign(
 settings.load_profile("edgekit")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if is_campaign():
+        return
+    for item in items:
+        if item.get_closest_marker("campaign"):
+            item.add_marker(pytest.mark.skip(reason="runs under `make campaign` only"))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The checkout's top folder."""
