@@ -199,7 +199,18 @@ def fully_connected_cases(draw: st.DrawFn) -> Case:
     rows, depth, channels = draw(st.integers(1, 6)), draw(st.integers(1, 40)), draw(st.integers(1, 20))
     layer = draw(_layers(channels))
     activation = draw(_ACTIVATIONS)
-    x, w = _int8(layer.rng, (rows, depth)), layer.weights((channels, depth))
+    # As rows; with inner dimensions that are flattened; or with outer ones that are kept.
+    shape, keep = draw(
+        st.sampled_from(
+            [
+                ((rows, depth), False),
+                ((rows, 1, depth, 1), False),
+                ((rows, 1, depth), True),
+                ((rows, depth), True),
+            ]
+        )
+    )
+    x, w = _int8(layer.rng, shape), layer.weights((channels, depth))
     b = layer.bias(channels, depth) if draw(st.booleans()) else None
     q_x, q_y, scales = layer.q_x, layer.q_y, layer.weight_scales
     return Case(
@@ -209,6 +220,7 @@ def fully_connected_cases(draw: st.DrawFn) -> Case:
             "x": x.shape,
             "w": w.shape,
             "bias": b is not None,
+            "keep_num_dims": keep,
             "q_x": q_x,
             "scales": scales,
             "q_y": q_y,

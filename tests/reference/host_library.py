@@ -19,6 +19,22 @@ __all__ = ["HostLibrary", "build_host_library", "compile_tflite"]
 _AGENT = Path(__file__).resolve().parents[2] / "firmware_templates" / "agent"
 _BUILD_TIMEOUT_SECONDS = 120
 
+_PARTS = """
+#include "edgekit_program.h"
+
+/* Unequal parts, the last first: what runs on several threads may depend on no order. */
+void edgekit_parallel_for(
+    void (*task)(void *context, int32_t begin, int32_t end), void *context, int32_t extent)
+{
+    int32_t end = extent;
+    while (end > 0) {
+        int32_t begin = end - 1 - end / 3;
+        task(context, begin, end);
+        end = begin;
+    }
+}
+"""
+
 
 class _Program(ctypes.Structure):
     """`edgekit_program` of edgekit_program.h."""
@@ -99,7 +115,8 @@ def build_host_library(compiled: CompiledModel, directory: Path) -> HostLibrary:
     assert compiler is not None, "no C compiler"
     for name, content in compiled.files.items():
         (directory / name).write_bytes(content)
-    sources = sorted(name for name in compiled.files if Path(name).suffix in (".c", ".S", ".o"))
+    (directory / "parts.c").write_text(_PARTS)
+    sources = ["parts.c", *sorted(name for name in compiled.files if Path(name).suffix in (".c", ".S", ".o"))]
     library = directory / "libmodel.so"
     command = [
         compiler,
