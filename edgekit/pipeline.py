@@ -42,7 +42,7 @@ from edgekit.report.html import ReportDetails, render_html
 from edgekit.stages import STAGES, ConnectedBoard, Stages
 from edgekit.target import Target, load_target
 from edgekit.text import file_name, printable
-from edgekit.verify import accuracy_top1, infer, verify
+from edgekit.verify import accuracy_top1, infer, is_classified, verify
 
 if TYPE_CHECKING:
     from edgekit.compiler import OperatorAnalysis
@@ -199,6 +199,9 @@ def deploy(
     )
     compiled, image = _build(imported, resolved, place, progress, stages)
     rows = _choose_rows(imported, compiled.inputs, resolved, samples, seed)
+    is_classified(
+        rows, compiled.outputs
+    )  # a class that the model doesn't know is refused before the board runs
     reference_target, reference_image = _reference(imported, resolved, image, compiled, progress, stages)
 
     with step(progress, Step.FLASH, f"{image.path.name} to {resolved.name}"):
@@ -218,7 +221,7 @@ def deploy(
                 exact=compiled.exact,
                 advanced=running.advance,
             )
-            accuracy = _accuracy(rows, verified.outputs, resolved)
+            accuracy = _accuracy(rows, verified.outputs[0], compiled.outputs, resolved)
             running.outcome = _verified_outcome(verified.verification)
         measurement = _measure(client, compiled, rows, resolved, runs, progress)
 
@@ -589,8 +592,10 @@ def _measure(
     return found
 
 
-def _accuracy(rows: Rows, outputs: Sequence[Array], target: Target) -> AccuracySection | None:
-    found = accuracy_top1(rows, outputs)
+def _accuracy(
+    rows: Rows, answers: Array, outputs: Sequence[TensorSpec], target: Target
+) -> AccuracySection | None:
+    found = accuracy_top1(rows, answers, outputs)
     if found is None:
         return None
     where: Literal["device", "host"] = "host" if target.transport.kind == "pipe" else "device"

@@ -16,7 +16,17 @@ from edgekit.data import Rows
 from edgekit.errors import ModelError
 from edgekit.text import printable
 
-__all__ = ["FLOAT_TOLERANCE", "Accuracy", "Runner", "Verified", "accuracy_top1", "compare", "infer", "verify"]
+__all__ = [
+    "FLOAT_TOLERANCE",
+    "Accuracy",
+    "Runner",
+    "Verified",
+    "accuracy_top1",
+    "compare",
+    "infer",
+    "is_classified",
+    "verify",
+]
 
 FLOAT_TOLERANCE = 1e-4
 """For programs with float parts: the same float code contracts to fused multiply-adds on one core and not
@@ -150,23 +160,34 @@ def compare(
     return _Difference(largest, identical, place)
 
 
-def accuracy_top1(rows: Rows, outputs: Sequence[Array]) -> Accuracy | None:
-    """Top-1 over the last axis of output 0; None where there are no classes, or not one answer for each row.
+def is_classified(rows: Rows, outputs: Sequence[TensorSpec]) -> bool:
+    """Whether the rows have classes and output 0 has one value a class: then there is a top-1 accuracy.
 
     Raises:
-        ModelError: A row's class is one that the model has no output for.
+        ModelError: A row's class is one that the model has no value for.
     """
-    if rows.y is None or not outputs:
-        return None
-    values = outputs[0].reshape(len(rows), -1)
-    if values.shape[1] != outputs[0].shape[-1] or values.shape[1] < 2:
-        return None
-    if int(rows.y.max()) >= values.shape[1]:
+    if rows.y is None or not outputs or not outputs[0].shape:
+        return False
+    classes = outputs[0].shape[-1]
+    if classes != outputs[0].elements or classes < 2:
+        return False
+    if int(rows.y.max()) >= classes:
         raise ModelError(
             f"{rows.source}: y has class {int(rows.y.max())}, and the model's first output has "
-            f"{values.shape[1]} values"
+            f"{classes} values"
         )
-    return Accuracy(float(np.mean(np.argmax(values, axis=1) == rows.y)), len(rows))
+    return True
+
+
+def accuracy_top1(rows: Rows, answers: Array, outputs: Sequence[TensorSpec]) -> Accuracy | None:
+    """Top-1 over the last axis of output 0; None where `is_classified` says that there is none.
+
+    Args:
+        answers: (N, *shape) of output 0.
+    """
+    if rows.y is None or not is_classified(rows, outputs):
+        return None
+    return Accuracy(float(np.mean(np.argmax(answers.reshape(len(rows), -1), axis=1) == rows.y)), len(rows))
 
 
 def _allowed(spec: TensorSpec) -> float:

@@ -180,6 +180,9 @@ def test_wrong_rows_are_refused_before_the_board_is_touched() -> None:
     np.savez("rows.npz", x=np.zeros((3, 5), np.int8))
     with pytest.raises(ModelError, match=r"a row of x is \(5,\)"):
         deploy("m.tflite", target="mps2-an386", data="rows.npz", stages=fakes.stages())
+    np.savez("rows.npz", x=np.zeros((3, 4), np.int8), y=np.array([0, 1, 4]))
+    with pytest.raises(ModelError, match="class 4"):
+        deploy("m.tflite", target="mps2-an386", data="rows.npz", stages=fakes.stages())
     assert not [call for call in fakes.calls if call.startswith(("flash", "open"))]
 
 

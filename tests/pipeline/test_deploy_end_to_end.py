@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,17 @@ import pytest
 
 from edgekit.pipeline import compile_bundle, run_bundle
 from edgekit.report.document import read_document
+from edgekit.target import load_target
 from tests.reference.litert import ReferenceModel
 
 
-def edgekit(folder: Path, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def edgekit(
+    folder: Path, *arguments: str, timeout: float = 240, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "edgekit", *arguments],
         cwd=folder,
-        env=_environment(),
+        env={**_environment(), **(environment or {})},
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -146,6 +151,57 @@ def test_a_budget_that_is_missed_exits_8_with_the_document(
     assert result.returncode == 8
     assert json.loads(result.stdout)["verify"]["passed"] is True
     assert "instructions" in result.stderr
+
+
+@pytest.mark.emulator
+def test_a_board_that_is_too_small_exits_5_before_it_is_flashed(
+    data_dir: Path, tmp_path: Path, emulator: str
+) -> None:
+    shipped = load_target(emulator).source_path
+    assert shipped is not None
+    own = shipped.read_text().replace('"4MiB"', '"32KiB"').replace(f'name = "{emulator}"', 'name = "tiny"')
+    (tmp_path / "tiny.toml").write_text(own)
+    result = edgekit(tmp_path, "deploy", str(data_dir / "kws_ref_model.tflite"), "--target", "./tiny.toml")
+    assert result.returncode == 5
+    for words in ("flash needs", "ram needs", "largest tensors", "largest operators"):
+        assert words in result.stderr
+    assert not list(tmp_path.glob("build/*"))
+
+
+@pytest.mark.emulator
+def test_a_missing_emulator_exits_9_with_the_command_that_installs_it(
+    data_dir: Path, tmp_path: Path, emulator: str
+) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in Path("/usr/bin").glob("arm-none-eabi-*"):
+        (folder / tool.name).symlink_to(tool)
+    for name in ("gcc", "ar", "as", "ld"):
+        found = shutil.which(name)
+        assert found is not None
+        (folder / name).symlink_to(found)
+    result = edgekit(
+        tmp_path,
+        "deploy",
+        str(data_dir / "kws_ref_model.tflite"),
+        "--target",
+        emulator,
+        environment={"PATH": str(folder)},
+    )
+    assert result.returncode == 9
+    assert "hint: sudo apt-get install" in result.stderr
+    assert "qemu-system-arm" in result.stderr
+
+
+def test_a_float_tflite_exits_4_and_names_all_its_operators(data_dir: Path, tmp_path: Path) -> None:
+    result = edgekit(
+        tmp_path, "deploy", str(data_dir / "pretrainedResnet.tflite"), "--target", "host", "--json"
+    )
+    assert result.returncode == 4
+    message = json.loads(result.stdout)["error"]["message"]
+    assert message.count("CONV_2D") == 9
+    assert "SOFTMAX" in message
+    assert not (tmp_path / "build").exists()
 
 
 @pytest.mark.emulator

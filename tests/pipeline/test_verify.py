@@ -12,7 +12,7 @@ import pytest
 from edgekit.artifacts import CompiledOperator, Quantization, TensorSpec
 from edgekit.data import Rows
 from edgekit.errors import ModelError
-from edgekit.verify import accuracy_top1, verify
+from edgekit.verify import accuracy_top1, is_classified, verify
 
 SPEC = TensorSpec("scores", (1, 4), "int8", Quantization(0.5, 0))
 FLOATS = TensorSpec("reals", (1, 4), "float32")
@@ -138,19 +138,21 @@ def test_an_output_of_another_size_is_another_image() -> None:
 def test_accuracy_is_top_1_of_what_the_board_answered() -> None:
     labelled = rows([[1, 2, 3, 4], [4, 3, 2, 1], [0, 0, 9, 0]], y=[3, 0, 1])
     found = verify(FakeRunner(), FakeRunner(), labelled, [SPEC], OPERATORS, exact=True)
-    accuracy = accuracy_top1(labelled, found.outputs)
+    accuracy = accuracy_top1(labelled, found.outputs[0], [SPEC])
     assert accuracy is not None
     assert accuracy.value == pytest.approx(2 / 3)
     assert accuracy.samples == 3
-    assert accuracy_top1(ROWS, found.outputs) is None
+    assert accuracy_top1(ROWS, found.outputs[0], [SPEC]) is None
 
 
 def test_a_class_the_model_has_no_output_for_is_refused() -> None:
     labelled = rows([[1, 2, 3, 4]], y=[4])
     with pytest.raises(ModelError, match="class 4"):
-        accuracy_top1(labelled, (np.zeros((1, 1, 4), np.int8),))
+        is_classified(labelled, [SPEC])
 
 
 def test_a_picture_as_output_has_no_top_1() -> None:
     labelled = rows([[1, 2, 3, 4]], y=[1])
-    assert accuracy_top1(labelled, (np.zeros((1, 1, 8, 8, 2), np.int8),)) is None
+    picture = TensorSpec("picture", (1, 8, 8, 2), "int8")
+    assert not is_classified(labelled, [picture])
+    assert accuracy_top1(labelled, np.zeros((1, 1, 8, 8, 2), np.int8), [picture]) is None
