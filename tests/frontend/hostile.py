@@ -81,7 +81,7 @@ def damaged(content: bytes, seed: int) -> bytes:
     return bytes(data)
 
 
-# --- TFLite: a change of the unpacked tables, then packed again ---------------------------------------------
+# --- TFLite: a change of the unpacked tables, then packed again ---
 
 
 def _tflite_with(change: Callable[[Any], None]) -> bytes:
