@@ -17,10 +17,10 @@ RIGHT: Final = 12.0
 TOP: Final = 14.0
 BOTTOM: Final = 40.0
 
-CHARACTER_WIDTH: Final = 6.8
+CHARACTER_WIDTH: Final = 7.1
 """Of the chart's 11 px text, on average; decides how much of a name fits into its rectangle."""
 
-MIN_LABEL: Final = 6
+MIN_LABEL: Final = 10
 """Fewer characters of a longer name tell nothing."""
 
 
