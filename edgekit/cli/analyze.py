@@ -101,12 +101,11 @@ def _document(found: Analysis) -> JsonValue:
 
 def _show(session: Session, found: Analysis) -> None:
     from edgekit.cli.tables import plain_table
-    from edgekit.text import printable
 
     rows = [
         (
             str(index),
-            printable(operator.name, 40),
+            operator.name,
             operator.op,
             "×".join(str(size) for size in operator.output_shape),
             f"{operator.macs:,}" if operator.macs else "",
@@ -129,6 +128,7 @@ def _show(session: Session, found: Analysis) -> None:
                 ("runs as", "left"),
             ],
             rows,
+            flexible=1,
         )
     )
     macs = sum(operator.macs for operator in found.operators)

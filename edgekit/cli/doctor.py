@@ -48,6 +48,7 @@ def command(
         plain_table(
             [("", "left"), ("what", "left"), ("found", "left")],
             [(_MARKS[check.status], check.name, check.detail) for check in checks],
+            flexible=2,
         )
     )
     for check in checks:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+_TABLE_WIDTH = 110
+"""What a table of operators needs; a narrower terminal breaks its lines."""
+
 
 class Session:
     """Output of one command. stdout carries the answer (a table, or one JSON document), stderr all the
@@ -63,8 +66,7 @@ class Session:
         # names in tables come from files: neither markup nor emoji codes in them mean anything
         shown = printable(table, 2000) if isinstance(table, str) else table
         console = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
-        if not console.is_terminal:
-            console.width = max(console.width, 120)
+        console.width = max(console.width, _TABLE_WIDTH)
         with console.capture() as capture:
             console.print(shown)
         text = capture.get()

@@ -18,7 +18,9 @@ from edgekit.text import printable
 __all__ = ["deploy_table", "plain_table"]
 
 _UNIT_NAMES = {"instructions": "instructions", "cycles": "cycles", "us": "µs"}
-_NAME_WIDTH = 36
+_TEXT_WIDTH = 60
+
+Side = Literal["left", "right"]
 
 
 def deploy_table(document: DeployDocument, report: str | None = None) -> RenderableType:
@@ -41,15 +43,18 @@ def deploy_table(document: DeployDocument, report: str | None = None) -> Rendera
     return Group(*parts)
 
 
-def plain_table(
-    headings: Sequence[tuple[str, Literal["left", "right"]]], rows: Sequence[Sequence[str]]
-) -> Table:
-    """A table of untrusted texts: each cell in one line, nothing in it is markup."""
+def plain_table(headings: Sequence[tuple[str, Side]], rows: Sequence[Sequence[str]], flexible: int) -> Table:
+    """A table of untrusted texts: nothing in it is markup. Only the column `flexible` is cut when space is
+    short.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, side in headings:
-        table.add_column(heading, justify=side)
+    for column, (heading, side) in enumerate(headings):
+        if column == flexible:
+            table.add_column(heading, justify=side, max_width=_TEXT_WIDTH)
+        else:
+            table.add_column(heading, justify=side, no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(printable(cell, 120)) for cell in row))
+        table.add_row(*(Text(printable(cell, 120), no_wrap=True, overflow="ellipsis") for cell in row))
     return table
 
 
@@ -105,25 +110,30 @@ def _profile(profile: ProfileSection) -> RenderableType:
         f"{profile.runs} runs{trust})",
         style="bold",
     )
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("#", justify="right")
-    table.add_column("operator", overflow="ellipsis", max_width=_NAME_WIDTH, no_wrap=True)
-    table.add_column("kernel", no_wrap=True)
     small, factor = ("ns", 1000.0) if profile.unit == "us" else (unit, 1.0)
-    for heading in ("MACs", unit, "share", f"{small} per MAC" if profile.unit == "us" else "per MAC"):
-        table.add_column(heading, justify="right")
     total = sum(operator.p50 for operator in profile.operators)
-    for operator in profile.operators:
-        table.add_row(
+    rows = [
+        (
             str(operator.id),
-            Text(printable(operator.name, _NAME_WIDTH)),
-            Text(printable(operator.schedule, 60)),
+            operator.name,
+            operator.schedule,
             f"{operator.macs:,}" if operator.macs else "",
             _cost(operator.p50),
             f"{operator.p50 / total:.1%}" if total else "",
             _per_mac(operator.p50 * factor, operator.macs),
         )
-    return Group(whole, table)
+        for operator in profile.operators
+    ]
+    headings: list[tuple[str, Side]] = [
+        ("#", "right"),
+        ("operator", "left"),
+        ("kernel", "left"),
+        ("MACs", "right"),
+        (unit, "right"),
+        ("share", "right"),
+        (f"{small}/MAC" if profile.unit == "us" else "per MAC", "right"),
+    ]
+    return Group(whole, plain_table(headings, rows, flexible=1)) if rows else whole
 
 
 def _cost(value: float) -> str:
