@@ -145,12 +145,14 @@ class Client:
         """Open a session, also a new one after the board restarted. Inputs and outputs are forgotten."""
         self._hello = None
         self._nonce = secrets.randbelow(0xFFFFFFFF) + 1
+        self._sequence = secrets.randbelow(0x10000)  # unlike those of answers that may still be under way
         self._programs.clear()
         self._inputs.clear()
         self._loaded = self._ran = self._outputs = None
-        hello = HelloReply.decode(self._exchange(HelloRequest(self._nonce)))
-        if hello.nonce != self._nonce:
-            raise ProtocolError(f"{self._board} answered another client's hello")
+        payload = self._exchange(
+            HelloRequest(self._nonce), lambda reply: HelloReply.decode(reply).nonce == self._nonce
+        )
+        hello = HelloReply.decode(payload)
         if not hello.version_min <= PROTOCOL_VERSION <= hello.version_max:
             raise DeviceError(
                 f"{self._board} speaks protocol {hello.version_min} to {hello.version_max}, "
@@ -340,8 +342,11 @@ class Client:
     def _board(self) -> str:
         return f"the board at {self._transport.name}"
 
-    def _exchange(self, request: Request) -> bytes:
-        """The payload of the reply to `request`, repeated as `Timeouts` says."""
+    def _exchange(self, request: Request, accept: Callable[[bytes], bool] = lambda _: True) -> bytes:
+        """The payload of the reply to `request`, repeated as `Timeouts` says.
+
+        A reply that `accept` refuses is one to somebody else, and dropped.
+        """
         self._sequence = (self._sequence + 1) & 0xFFFF
         wire = encode_request(request, self._sequence)
         limits = self._timeouts
@@ -356,15 +361,17 @@ class Client:
             while (frame := self._receive(deadline)) is not None:
                 if frame.sequence != self._sequence:
                     continue
-                if frame.type == request.type.reply:
+                if frame.type == request.type.reply and accept(frame.payload):
                     return frame.payload
                 if frame.type == FrameType.PROGRESS:
                     ProgressReply.decode(frame.payload)
                     working, heard = True, self._clock()
                     deadline = heard + wait
                 elif frame.type == FrameType.ERROR:
-                    self._check_busy(ErrorReply.decode(frame.payload), self._clock() - began)
-                    working, heard = True, self._clock()
+                    error = ErrorReply.decode(frame.payload)
+                    if error.request == request.type:
+                        self._check_busy(error, self._clock() - began)
+                        working, heard = True, self._clock()
             attempts = 0 if working else attempts + 1
             if attempts >= limits.attempts:
                 raise self._unanswered(request, self._decoder.damaged - damaged)

@@ -71,6 +71,12 @@ def test_fault(client: Client, host_runner: Path) -> None:
         client.ping()
 
 
+def test_a_stack_overflow_is_told(client: Client) -> None:
+    client.write_input(0, b"\1\0\0\0", toy.FAULTY)
+    with pytest.raises(DeviceError, match=r"SIGSEGV .*in operator 1 of program 2"):
+        client.run(toy.FAULTY)
+
+
 def test_a_program_that_is_measured_when_it_faults_has_no_operator(client: Client) -> None:
     client.write_input(0, b"\x10\0\0\0", toy.FAULTY)
     with pytest.raises(DeviceError, match=r"SIGSEGV .*in program 2 \(operator unknown\)"):

@@ -5,7 +5,6 @@
 #include "agent.h"
 #include "cortex_m.h"
 
-extern uint8_t _edgekit_stack_limit[];
 extern uint8_t _edgekit_stack_top[];
 
 void edgekit_on_exception(const uint32_t *frame);
@@ -44,7 +43,7 @@ __attribute__((used)) void edgekit_on_exception(const uint32_t *frame) {
                                     [5] = EDGEKIT_FAULT_BUS,
                                     [6] = EDGEKIT_FAULT_USAGE};
     uintptr_t at = (uintptr_t)frame;
-    bool stacked = at >= (uintptr_t)_edgekit_stack_limit && at <= (uintptr_t)_edgekit_stack_top - 32u;
+    bool stacked = at >= (uintptr_t)edgekit_stack_end() && at <= (uintptr_t)_edgekit_stack_top - 32u;
     edgekit_fault fault = {0};
     uint32_t number = exception_number();
     fault.kind = number >= 3u && number < sizeof kinds ? kinds[number] : (uint8_t)EDGEKIT_FAULT_UNEXPECTED;
@@ -57,9 +56,8 @@ __attribute__((used)) void edgekit_on_exception(const uint32_t *frame) {
     } else if ((fault.cfsr & (1u << 15)) != 0u) { /* BFARVALID */
         fault.address = SCB_BFAR;
     }
-    /* MSTKERR, STKERR, STKOF: the frame could not be written. Without them it is good even below the limit. */
-    stacked = stacked || (at < (uintptr_t)_edgekit_stack_limit && at % 4u == 0u &&
-                          (fault.cfsr & ((1u << 4) | (1u << 12) | (1u << 20))) == 0u);
+    /* MSTKERR, STKERR, STKOF: the frame could not be written. */
+    stacked = stacked && (fault.cfsr & ((1u << 4) | (1u << 12) | (1u << 20))) == 0u;
 #endif
     fault.pc = stacked ? frame[6] : 0u;
     edgekit_agent_fault(&fault);
