@@ -96,7 +96,9 @@ def render_html(
 ) -> str:
     """The whole page. The same arguments give the same text."""
     details = details or ReportDetails()
-    bars, measured = _bars(document.profile, compiled)
+    # A measurement may lack its table of operators (when their sum is too far from the run).
+    profile = document.profile if document.profile is not None and document.profile.operators else None
+    bars, measured = _bars(profile, compiled)
     names = [_name(allocation.name) for allocation in compiled.allocations]
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False
@@ -114,8 +116,8 @@ def render_html(
         figures=_figures(document, compiled, details),
         bars=bars,
         measured=measured,
-        kinds=_kinds(document.profile, compiled),
-        cost_title=_cost_title(document.profile),
+        kinds=_kinds(profile, compiled),
+        cost_title=_cost_title(profile),
         cost_source=_cost_source(document.profile, target),
         meters=_meters(document, details),
         chart=memory_chart(compiled.allocations, names, compiled.arena_bytes),
@@ -257,9 +259,14 @@ def _cost_source(profile: ProfileSection | None, target: Target) -> str:
         "us": "Timed by the board's clock.",
     }[profile.unit]
     trust = "" if profile.trusted or profile.unit == "instructions" else " This clock is not a trusted one."
+    operators = (
+        "The operators are medians of a second pass that reads the clock between them."
+        if profile.operators
+        else "No operator has a cost of its own: the bars are the MACs that the compiler counted."
+    )
     return (
-        f"{profile.runs} uninstrumented runs on the board: {spread} (clock: {clock}). The operators are "
-        f"medians of a second pass that reads the clock between them. {caution}{trust}"
+        f"{profile.runs} uninstrumented runs on the board: {spread} (clock: {clock}). "
+        f"{operators} {caution}{trust}"
     )
 
 

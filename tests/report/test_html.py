@@ -132,6 +132,16 @@ def test_without_a_measurement_no_cost_is_shown() -> None:
     assert "One inference" not in page.words
 
 
+def test_a_measurement_without_a_table_of_operators_shows_macs() -> None:
+    compiled = sample.network()
+    document, target = sample.document(compiled)
+    assert document.profile is not None
+    document = replace(document, profile=replace(document.profile, operators=()))
+    text = render_html(document, compiled, target, sample.details())
+    assert "No operator has a cost of its own" in text
+    assert "per MAC" not in text
+
+
 def test_a_failed_verification_is_plain_to_see() -> None:
     compiled = sample.network()
     failed = Verification("exact", False, False, 16, 0.0, 3.0, "row 2, output 0, byte 5: 7 and 4 <b>")
