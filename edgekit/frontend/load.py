@@ -82,10 +82,9 @@ def _load_onnx(
     calibration: Sequence[npt.NDArray[np.generic]] | None,
 ) -> Model:
     from edgekit.frontend.onnx_check import check_onnx, is_quantized
-    from edgekit.frontend.onnx_places import places_by_output, places_in_source
+    from edgekit.frontend.onnx_places import places_in_source
 
     checked = check_onnx(source, shapes)
-    source_places = places_by_output(checked.model.graph)
     if not is_quantized(checked.model):
         if calibration is None:
             raise UsageError(
@@ -95,12 +94,11 @@ def _load_onnx(
         from edgekit.frontend.onnx_quantize import quantize_onnx
 
         quantized = quantize_onnx(checked, calibration)
-        source_places = places_in_source(checked.model.graph, quantized.graph)
         opset = next(o.version for o in quantized.opset_import if o.domain in ("", "ai.onnx"))
         checked = replace(checked, model=quantized, opset=opset)
     from edgekit.frontend.onnx_convert import convert_onnx
 
-    module, places = convert_onnx(checked, source_places)
+    module, places = convert_onnx(checked, places_in_source(checked.nodes, checked.model.graph))
     return Model(
         name=name,
         format="onnx",

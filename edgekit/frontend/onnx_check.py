@@ -19,6 +19,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from edgekit.artifacts import Place
 from edgekit.errors import ModelError, UnsupportedError
+from edgekit.frontend.onnx_fold import fold_shapes, foldable_nodes
+from edgekit.frontend.onnx_places import SourceNode, source_nodes
 from edgekit.frontend.protobuf import check_onnx_wire
 from edgekit.frontend.shapes import MAX_ELEMENTS, fix_input_shapes, shape_text, show_name
 from edgekit.frontend.source import MAX_MODEL_BYTES, Source, read_regular_file
@@ -81,6 +83,8 @@ class CheckedOnnx:
     opset: int
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    nodes: Mapping[str, SourceNode]
+    """The operators of the file as it came, by the names of their outputs."""
 
 
 def _wrong(why: str) -> ModelError:
@@ -246,7 +250,10 @@ def _check_attributes(node: NodeProto, index: int) -> None:
 def _check_operators(model: ModelProto) -> None:
     found: list[Unsupported] = []
     local = {(f.domain, f.name) for f in model.functions}
+    foldable = foldable_nodes(model.graph)
     for index, node in enumerate(model.graph.node):
+        if index in foldable:
+            continue
         standard = node.domain in ("", "ai.onnx")
         subgraphs = any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute)
         if (
@@ -374,4 +381,10 @@ def check_onnx(source: Source, shapes: Mapping[str, tuple[int, ...]] | None) -> 
     if len(set(outputs)) != len(outputs) or not set(outputs) <= produced:
         raise _wrong("an output is listed twice, or no operator computes it")
     _run_checker(model)
-    return CheckedOnnx(infer_shapes(model), sha256, opset, inputs, outputs)
+    nodes = source_nodes(model.graph)
+    model = infer_shapes(model)
+    if fold_shapes(model):
+        model = infer_shapes(model)
+    if not set(outputs) <= {name for node in model.graph.node for name in node.output}:
+        raise _wrong("an output is a shape and not a tensor")
+    return CheckedOnnx(model, sha256, opset, inputs, outputs, nodes)

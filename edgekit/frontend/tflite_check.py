@@ -15,6 +15,7 @@ import numpy as np
 from edgekit.artifacts import Place
 from edgekit.errors import ModelError
 from edgekit.frontend.shapes import MAX_ELEMENTS, fix_input_shapes, shape_text, show_name, show_text
+from edgekit.frontend.tflite_fold import fold, is_foldable
 from edgekit.frontend.tflite_graph import QuantizationParameters, TfliteGraph, TfliteOperator, TfliteTensor
 from edgekit.frontend.tflite_operators import OPERATORS, Operands, Rule, activation_of
 from edgekit.frontend.unsupported import Unsupported, refuse
@@ -270,7 +271,13 @@ def check_tflite(graph: TfliteGraph, shapes: Mapping[str, tuple[int, ...]] | Non
 
     tensors = list(graph.tensors)
     found: list[Unsupported] = []
+    constants = {t.index for t in graph.tensors if t.data is not None}
+    folded: set[int] = set()
     for operator in graph.operators:
+        if is_foldable(resolve(operator, tensors), constants):
+            constants.update(operator.outputs)
+            folded.add(operator.index)
+            continue
         rule = OPERATORS.get(operator.op)
         if rule is None:
             found.append(Unsupported(place_of(graph, operator), "no converter"))
@@ -293,8 +300,11 @@ def check_tflite(graph: TfliteGraph, shapes: Mapping[str, tuple[int, ...]] | Non
         tensors[i] = replace(tensors[i], shape=fixed[name], signature=fixed[name])
     checked: list[Operands] = []
     for operator in graph.operators:
-        rule = OPERATORS[operator.op]
         operands = resolve(operator, tensors)
+        if operator.index in folded:
+            tensors[operands.output.index] = fold(operands)
+            continue
+        rule = OPERATORS[operator.op]
         if rule.same_quantization:
             _check_same_quantization(operands)
         shape = rule.shape(operands)

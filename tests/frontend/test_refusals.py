@@ -121,6 +121,65 @@ def test_a_fixed_tflite_dimension_runs_as_litert_resized(
     assert worst_difference(run_on_host(model, [x]), [expected]) <= 1
 
 
+def _reshape_of_a_dynamic_batch() -> bytes:
+    """What TensorFlow writes for Reshape((12,)) of a batch left open."""
+    b = TfliteBuilder()
+    x = b.input((1, 3, 4), 0.05, 3, name="x")
+    b._tensors[x.index].shapeSignature = [-1, 3, 4]
+    shape = b._operator("SHAPE", [x], schema.ShapeOptionsT(), (3,), 0, 0, "int32")
+    options = schema.StridedSliceOptionsT()
+    options.shrinkAxisMask = 1
+    bounds = [b.constant(np.array([v], np.int32)) for v in (0, 1, 1)]
+    batch = b._operator("STRIDED_SLICE", [shape, *bounds], options, (), 0, 0, "int32")
+    options = schema.PackOptionsT()
+    options.valuesCount = 2
+    packed = b._operator("PACK", [batch, b.constant(np.array(12, np.int32))], options, (2,), 0, 0, "int32")
+    flat = b._operator("RESHAPE", [x, packed], schema.ReshapeOptionsT(), (1, 12), x.scale, x.zero_point)
+    w = np.random.default_rng(0).integers(-127, 128, (5, 12)).astype(np.int8)
+    b.output(b.fully_connected(flat, w, None, [0.01], 0.1, 0))
+    return b.build()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_shape_arithmetic_is_worked_out(tmp_path: Path, batch: int) -> None:
+    path = _tflite(tmp_path, _reshape_of_a_dynamic_batch())
+    model = load_model(path, shapes={"x": (batch, 3, 4)})
+    ops = {place.op for place in model.places.values()}
+    assert ops == {"RESHAPE", "FULLY_CONNECTED"}
+    assert {p.index for p in model.places.values()} == {3, 4}
+    assert [int(d) for d in model.module["main"].ret_ty.shape] == [batch, 5]
+
+
+@pytest.mark.parametrize("opset", [12, 17])
+def test_shape_arithmetic_of_onnx_is_worked_out(tmp_path: Path, opset: int) -> None:
+    b = OnnxBuilder(np.random.default_rng(0), opset)
+    x = b.conv(b.input("x", ("batch", 3, 4, 4)), 3, 2, kernel=1)
+    batch = b.node("Gather", [b.node("Shape", [x]), b.constant(np.array(0, np.int64))])
+    if opset >= 13:
+        batch = b.node("Unsqueeze", [batch, b.constant(np.array([0], np.int64))])
+    else:
+        batch = b.node("Unsqueeze", [batch], axes=[0])
+    rest = b.node("Mul", [b.constant(np.array([8], np.int64)), b.constant(np.array([4], np.int64))])
+    flat = b.node("Reshape", [x, b.node("Concat", [batch, rest], axis=0)])
+    b.output(b.node("MatMul", [flat, b.weights(32, 5)], name="y"), ("batch", 5))
+    model = load_model(
+        _save(tmp_path, b.build()),
+        shapes={"x": (3, 3, 4, 4)},
+        calibration=[np.ones((2, 3, 3, 4, 4), np.float32)],
+    )
+    assert [int(d) for d in model.module["main"].ret_ty.shape] == [3, 5]
+    assert {(p.op, p.index) for p in model.places.values()} == {("Conv", 0), ("Reshape", 6), ("MatMul", 7)}
+
+
+def test_shape_arithmetic_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    b = OnnxBuilder(np.random.default_rng(0))
+    x = b.input("x", (1, 8))
+    batch = b.node("Gather", [b.node("Shape", [x]), b.constant(np.array([5], np.int64))], name="bad")
+    b.output(b.node("Reshape", [x, batch]), (8,))
+    with pytest.raises(ModelError, match=r"bad|Gather"):
+        load_model(_save(tmp_path, b.build()))
+
+
 # --- unsupported operators ---
 
 
