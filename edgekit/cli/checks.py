@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from edgekit.errors import EdgekitError
-from edgekit.target import Target
+from edgekit.target import Target, UserEmulator
 from edgekit.text import printable
 
 __all__ = ["PACKAGES", "Check", "all_checks"]
@@ -93,7 +93,10 @@ def _toolchain(target: Target) -> Check:
 
 
 def _emulator(target: Target) -> Check:
-    program, mend = _EMULATORS[target.platform]
+    if isinstance(target.emulator, UserEmulator):
+        program, mend = f"qemu-{target.emulator.user}", "sudo apt-get install -y qemu-user"
+    else:
+        program, mend = _EMULATORS[target.platform]
     found = shutil.which(program)
     if found is None:
         return Check(f"emulator for {target.name}", "missing", f"{program} is not installed", mend)

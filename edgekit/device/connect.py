@@ -21,6 +21,7 @@ from edgekit.device.transports.serial import (
     list_serial_ports,
 )
 from edgekit.errors import DeviceError, MissingToolError, TargetError
+from edgekit.target import MachineEmulator
 
 if TYPE_CHECKING:
     from edgekit.target import Target
@@ -86,6 +87,8 @@ def _open_transport(target: Target, image: Path, board: BoardAddress | None) -> 
     baud = target.transport.baud or _DEFAULT_BAUD
     if target.emulator is None:
         return SerialTransport(_device(target, board), baud)
+    if not isinstance(target.emulator, MachineEmulator):
+        raise TargetError(f"target {target.name}: QEMU plays a core of linux, which has no serial port")
     settings = EmulatorSettings(target.emulator.machine, target.emulator.icount_shift)
     emulated = EmulatedBoard(settings, image)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from edgekit.target import Target
+from edgekit.target import MachineEmulator, Target, UserEmulator
 
 __all__ = ["TickUnit", "tick_unit"]
 
@@ -33,10 +33,12 @@ def tick_unit(target: Target) -> TickUnit:
 
     An emulator that gives each instruction 2^shift ns of virtual time (QEMU's `-icount shift=`) makes a tick
     of a clock of `hz` worth (10⁹ / hz) / 2^shift instructions: 0.625 for 25 MHz and shift 6. A counter of
-    core cycles is taken as it stands; any other clock gives microseconds.
+    core cycles, or of instructions, is taken as it stands; any other clock gives microseconds.
     """
     unit = target.unit
-    if target.emulator is not None:
+    if isinstance(target.emulator, UserEmulator):
+        return TickUnit(unit, 1.0, target.clock.trusted)  # QEMU's plugin: a tick an instruction
+    if isinstance(target.emulator, MachineEmulator):
         return TickUnit(unit, (1e9 / target.clock.hz) / 2**target.emulator.icount_shift, target.clock.trusted)
     if unit == "us":
         return TickUnit(unit, 1e6 / target.clock.hz, target.clock.trusted)

@@ -10,10 +10,12 @@ from edgekit.target.schema import (
     Clock,
     Compile,
     Emulator,
+    MachineEmulator,
     MemoryRegion,
     Target,
     Toolchain,
     Transport,
+    UserEmulator,
 )
 from edgekit.target.search import TargetFile, list_targets, load_target, survey_targets
 
@@ -26,6 +28,7 @@ __all__ = [
     "Compile",
     "Emulator",
     "FlashMethod",
+    "MachineEmulator",
     "MemoryRegion",
     "NoFlash",
     "Port",
@@ -36,6 +39,7 @@ __all__ = [
     "TargetFile",
     "Toolchain",
     "Transport",
+    "UserEmulator",
     "list_targets",
     "load_target",
     "parse_target",

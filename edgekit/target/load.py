@@ -16,7 +16,16 @@ from edgekit.fsutil import read_plain_file
 from edgekit.target.flashing import FLASH_METHODS
 from edgekit.target.ports import PORTS
 from edgekit.target.rules import problems
-from edgekit.target.schema import Clock, Compile, Emulator, MemoryRegion, Target, Toolchain, Transport
+from edgekit.target.schema import (
+    Clock,
+    Compile,
+    MachineEmulator,
+    MemoryRegion,
+    Target,
+    Toolchain,
+    Transport,
+    UserEmulator,
+)
 from edgekit.text import printable
 
 if sys.version_info >= (3, 11):
@@ -38,7 +47,8 @@ _SECTIONS: Final[Mapping[tuple[str, ...], type[BaseModel]]] = {
     ("memory",): MemoryRegion,
     ("transport",): Transport,
     ("clock",): Clock,
-    ("emulator",): Emulator,
+    ("emulator", "machine"): MachineEmulator,
+    ("emulator", "user"): UserEmulator,
     **{("port", name): options for name, options in PORTS.items()},
     **{("flash", kind): options for kind, options in FLASH_METHODS.items()},
 }
@@ -167,8 +177,10 @@ def _key_path(location: tuple[int | str, ...]) -> str:
 
 def _is_tag(location: tuple[int | str, ...], index: int) -> bool:
     head, step = location[0], location[index]
-    return (head == "port" and index == 1 and step in PORTS) or (
-        head == "flash" and index == 2 and step in FLASH_METHODS
+    return (
+        (head == "port" and index == 1 and step in PORTS)
+        or (head == "flash" and index == 2 and step in FLASH_METHODS)
+        or (head == "emulator" and index == 1)
     )
 
 

@@ -11,7 +11,16 @@ from itertools import combinations
 from typing import Final, get_args
 
 from edgekit.target.flags import flag_value, float_abi
-from edgekit.target.schema import ClockSource, Content, MemoryRegion, Platform, Schedule, Target
+from edgekit.target.schema import (
+    ClockSource,
+    Content,
+    MachineEmulator,
+    MemoryRegion,
+    Platform,
+    Schedule,
+    Target,
+    UserEmulator,
+)
 
 __all__ = ["RULES", "Rule", "problems"]
 
@@ -38,6 +47,33 @@ _PLATFORM_ARCHITECTURES: Final[dict[Platform, tuple[str, ...]]] = {
     "riscv": ("riscv32",),
     "linux": ("aarch64", "armv7", "x86_64", "riscv64"),
 }
+
+# What a cross compiler's name starts and ends with, by how the triple's first part starts.
+_LINUX_PREFIXES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "aarch64": ("aarch64-", ("-linux-gnu-", "-linux-musl-")),
+    "armv7": ("arm", ("-linux-gnueabihf-", "-linux-musleabihf-")),
+    "riscv64": ("riscv64-", ("-linux-gnu-", "-linux-musl-")),
+    "x86_64": ("x86_64-", ("-linux-gnu-", "-linux-musl-")),
+}
+
+_EMULATED_ARCHITECTURES: Final = {"aarch64": "aarch64", "arm": "armv7"}
+_EMULATED_CORES: Final[dict[str, tuple[str, ...]]] = {
+    "arm": ("cortex-a7", "cortex-a8", "cortex-a9", "cortex-a15"),
+    "aarch64": ("cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1"),
+}
+"""The cores of Armv7-A, and those of Armv8-A, that `qemu-arm` and `qemu-aarch64` know by name."""
+
+_DOT_PRODUCT_CORES: Final = (
+    "cortex-a55",
+    "cortex-a75",
+    "cortex-a76",
+    "cortex-a77",
+    "cortex-a78",
+    "cortex-x1",
+    "neoverse-n1",
+    "neoverse-v1",
+)
+"""Their technical reference manuals list FEAT_DotProd (SDOT and UDOT), as LLVM's models of them do."""
 
 _CODE_ALIGNMENT: Final = 1024
 """VTOR holds the vector table's address in multiples of its size rounded up to a power of two (Armv7-M ARM
@@ -107,7 +143,7 @@ def _stack_fits_its_region(target: Target) -> Iterator[str]:
 def _triple_belongs_to_platform(target: Target) -> Iterator[str]:
     triple = target.compile.mtriple
     if triple is None:
-        if _bare_metal(target):
+        if _bare_metal(target) or target.transport.kind == "ssh":
             yield "compile.mtriple: a board needs one; without it edgekit compiles for this machine"
         return
     if not triple.startswith(_PLATFORM_ARCHITECTURES[target.platform]):
@@ -121,9 +157,33 @@ def _bare_metal_arm_triple_has_four_parts(target: Target) -> Iterator[str]:
         yield f"compile.mtriple: {triple} needs four parts, such as thumbv7em-unknown-none-eabihf"
 
 
+def _prefix_belongs_to_triple(target: Target) -> Iterator[str]:
+    triple, prefix = target.compile.mtriple, target.toolchain.prefix
+    if _bare_metal(target) or triple is None or (not prefix and target.transport.kind == "pipe"):
+        return
+    for architecture, (start, ends) in _LINUX_PREFIXES.items():
+        if triple.startswith(architecture) and not (prefix.startswith(start) and prefix.endswith(ends)):
+            yield f"toolchain.prefix: {prefix or 'none'} does not compile for {triple}; try {start}…{ends[0]}"
+
+
+def _armv7_says_its_fpu(target: Target) -> Iterator[str]:
+    triple, flags, features = target.compile.mtriple or "", target.toolchain.flags, target.compile.mattr
+    if _bare_metal(target) or not triple.startswith("armv7"):
+        return
+    fpu = flag_value(flags, "fpu")
+    if flag_value(flags, "arch") is None and flag_value(flags, "cpu") is None:
+        yield "toolchain.flags: needs -march=armv7-a or -mcpu=; a compiler's own default may be Armv6"
+    if fpu is None:
+        yield "toolchain.flags: needs -mfpu=, such as -mfpu=vfpv3-d16 or -mfpu=neon"
+    elif "neon" not in fpu and "-neon" not in features:
+        yield f'compile.mattr: -mfpu={fpu} has no NEON, which LLVM takes for granted; add "-neon"'
+    elif fpu.endswith("d16") and "-d32" not in features:
+        yield f'compile.mattr: -mfpu={fpu} has 16 registers, and LLVM takes 32 for granted; add "-d32"'
+
+
 def _float_abi_of_triple_and_flags_agree(target: Target) -> Iterator[str]:
     triple = target.compile.mtriple
-    if triple is None or not _is_bare_metal_arm(target):
+    if triple is None or not (_is_bare_metal_arm(target) or triple.startswith("armv7")):
         return
     hard_triple = triple.endswith("eabihf")
     abi = float_abi(target.toolchain.flags)
@@ -148,6 +208,9 @@ def _schedules_suit_the_core(target: Target) -> Iterator[str]:
         starts = _SCHEDULE_ARCHITECTURES.get(schedule)
         if starts is not None and triple is not None and not triple.startswith(starts):
             yield f"schedules: {schedule} does not run on {triple}"
+    dot_product = target.compile.mcpu in _DOT_PRODUCT_CORES or "+dotprod" in target.compile.mattr
+    if "aarch64_dotprod" in target.schedules and not dot_product:
+        yield f"schedules: {target.compile.mcpu or 'no mcpu'} has no dot product, which aarch64_dotprod needs"
 
 
 def _port_belongs_to_platform(target: Target) -> Iterator[str]:
@@ -213,6 +276,39 @@ def _an_emulator_counts_instructions(target: Target) -> Iterator[str]:
         yield "clock.source: QEMU's DWT counter reads 0; use fpgaio or systick"
 
 
+def _the_emulator_belongs_to_the_platform(target: Target) -> Iterator[str]:
+    if isinstance(target.emulator, UserEmulator):
+        if _bare_metal(target):
+            yield "emulator.user: runs programs of linux; a microcontroller needs machine"
+        elif target.transport.kind != "ssh":
+            yield f"emulator.user: is reached over ssh, not {target.transport.kind}"
+    if isinstance(target.emulator, MachineEmulator) and not _bare_metal(target):
+        yield "emulator.machine: is for microcontrollers; a linux target needs user and cpu"
+
+
+def _the_emulated_core_runs_the_code(target: Target) -> Iterator[str]:
+    emulator, mcpu = target.emulator, target.compile.mcpu
+    if not isinstance(emulator, UserEmulator):
+        return
+    triple = target.compile.mtriple or "this machine's triple"
+    if not triple.startswith(_EMULATED_ARCHITECTURES[emulator.user]):
+        yield f"emulator.user: {emulator.user} does not run {triple}"
+    if emulator.cpu not in _EMULATED_CORES[emulator.user]:
+        yield f"emulator.cpu: qemu-{emulator.user} has no {emulator.cpu} for these programs"
+    if mcpu not in (None, "generic", emulator.cpu):
+        yield f"emulator.cpu: {emulator.cpu} and compile.mcpu {mcpu} differ"
+
+
+def _a_plugin_counts_where_programs_are_emulated(target: Target) -> Iterator[str]:
+    plugin = target.clock.source == "plugin"
+    if plugin and not isinstance(target.emulator, UserEmulator):
+        yield "clock.source: plugin is QEMU's, for targets with [emulator] user"
+    if not plugin and isinstance(target.emulator, UserEmulator):
+        yield f"clock.source: {target.clock.source} of an emulated program is this machine's; use plugin"
+    if plugin and target.clock.hz != 1:
+        yield f"clock.hz: the plugin counts instructions, not time; it must be 1, not {target.clock.hz}"
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One thing that holds for every target."""
@@ -231,6 +327,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("stack-fits-its-region", _stack_fits_its_region),
     Rule("triple-belongs-to-platform", _triple_belongs_to_platform),
     Rule("bare-metal-arm-triple-has-four-parts", _bare_metal_arm_triple_has_four_parts),
+    Rule("prefix-belongs-to-triple", _prefix_belongs_to_triple),
+    Rule("armv7-says-its-fpu", _armv7_says_its_fpu),
     Rule("float-abi-of-triple-and-flags-agree", _float_abi_of_triple_and_flags_agree),
     Rule("cpu-of-compile-and-flags-agree", _cpu_of_compile_and_flags_agree),
     Rule("schedules-suit-the-core", _schedules_suit_the_core),
@@ -242,6 +340,9 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("clock-is-the-ports-counter", _clock_is_the_ports_counter),
     Rule("baud-is-within-the-ports-reach", _baud_is_within_the_ports_reach),
     Rule("an-emulator-counts-instructions", _an_emulator_counts_instructions),
+    Rule("the-emulator-belongs-to-the-platform", _the_emulator_belongs_to_the_platform),
+    Rule("the-emulated-core-runs-the-code", _the_emulated_core_runs_the_code),
+    Rule("a-plugin-counts-where-programs-are-emulated", _a_plugin_counts_where_programs_are_emulated),
 )
 
 

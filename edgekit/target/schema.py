@@ -7,7 +7,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    Tag,
+    model_validator,
+)
 
 from edgekit.target.fields import (
     Address,
@@ -32,6 +42,7 @@ __all__ = [
     "Compile",
     "Content",
     "Emulator",
+    "MachineEmulator",
     "MemoryRegion",
     "Platform",
     "Schedule",
@@ -39,6 +50,7 @@ __all__ = [
     "Toolchain",
     "Transport",
     "Unit",
+    "UserEmulator",
 ]
 
 Platform = Literal["linux", "cortex_m", "riscv"]
@@ -121,8 +133,8 @@ class Clock(_Section):
     """Whether a figure from this clock may be called the target's speed."""
 
 
-class Emulator(_Section):
-    """QEMU in the board's place: `[emulator]`. Named fields only; nothing here is an argument."""
+class MachineEmulator(_Section):
+    """QEMU in a microcontroller's place: `[emulator]`. Named fields only; nothing here is an argument."""
 
     machine: Annotated[
         str,
@@ -134,6 +146,39 @@ class Emulator(_Section):
     icount_shift: Annotated[int, Field(ge=0, le=10)]
     """An instruction takes 2^shift virtual nanoseconds (`-icount shift=`)."""
     unit: Literal["instructions"] = "instructions"
+
+
+class UserEmulator(_Section):
+    """QEMU in the place of a Linux board's core: `[emulator]`. Its programs run on this machine's kernel."""
+
+    user: Literal["aarch64", "arm"]
+    """The machine whose programs run: `qemu-aarch64` or `qemu-arm`."""
+    cpu: Literal[
+        "cortex-a7",
+        "cortex-a8",
+        "cortex-a9",
+        "cortex-a15",
+        "cortex-a35",
+        "cortex-a53",
+        "cortex-a57",
+        "cortex-a72",
+        "cortex-a76",
+        "neoverse-n1",
+    ]
+    """QEMU's name of the core, which decides which instructions there are."""
+    unit: Literal["instructions"] = "instructions"
+
+
+def _emulator_kind(value: object) -> str:
+    """`user` when that key is there (or the model that has it), so that a misspelt key is told as one."""
+    user = isinstance(value, UserEmulator) or (isinstance(value, dict) and "user" in value)
+    return "user" if user else "machine"
+
+
+Emulator = Annotated[
+    Annotated[MachineEmulator, Tag("machine")] | Annotated[UserEmulator, Tag("user")],
+    Discriminator(_emulator_kind),
+]
 
 
 class Target(_Section):

@@ -81,6 +81,14 @@ TEXT_FIELDS: tuple[tuple[str, tuple[str | int, ...]], ...] = (
     ("nucleo-f446re", ("clock", "source")),
     ("mps2-an386", ("emulator", "machine")),
     ("mps2-an386", ("emulator", "unit")),
+    ("rpi4-emulated", ("emulator", "user")),
+    ("rpi4-emulated", ("emulator", "cpu")),
+    ("rpi4-emulated", ("emulator", "unit")),
+    ("rpi4-emulated", ("compile", "mtriple")),
+    ("rpi4-emulated", ("compile", "mcpu")),
+    ("rpi4-emulated", ("toolchain", "prefix")),
+    ("rpi4-emulated", ("toolchain", "flags", 0)),
+    ("rpi4-emulated", ("transport", "kind")),
 )
 
 
@@ -180,6 +188,27 @@ def test_icount_shift_has_its_range(shift: object) -> None:
         parse_target(changed("mps2-an386", ("emulator", "icount_shift"), shift), "t.toml")
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("emulator", "machine"), "virt", "unknown key emulator.machine"),
+        (("emulator", "cpus"), "cortex-a72", "unknown key emulator.cpus; did you mean cpu?"),
+        (("emulator", "cpu"), ..., "emulator.cpu is missing"),
+        (("emulator", "cpu"), "max", "emulator.cpu: 'max' is not one of"),
+        (("emulator", "user"), "x86_64", "emulator.user: 'x86_64' is not one of 'aarch64' or 'arm'"),
+        (("emulator",), {}, "emulator.machine is missing"),
+        (("emulator",), "qemu", "emulator: 'qemu': "),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_a_wrong_emulator_is_named_with_its_key(
+    path: tuple[str | int, ...], value: object, said: str
+) -> None:
+    with pytest.raises(TargetError) as raised:
+        parse_target(changed("rpi4-emulated", path, value), "t.toml")
+    assert said in raised.value.message
+
+
 @pytest.mark.parametrize("value", [None, [], "text", 3, {"schema": 1}, {1: 2}])
 def test_what_is_no_target_at_all_is_refused(value: object) -> None:
     with pytest.raises(TargetError):
@@ -217,7 +246,7 @@ def test_other_sizes_are_refused(text: str) -> None:
         parse_size(text)
 
 
-@pytest.mark.parametrize("name", ["host", "mps2-an386", "nucleo-f446re"])
+@pytest.mark.parametrize("name", ["host", "mps2-an386", "nucleo-f446re", "rpi4", "linux-armv7-emulated"])
 def test_a_document_reads_back_as_the_same_target(name: str) -> None:
     target = load_target(name)
     again = parse_target(target.document(), "manifest")
@@ -237,7 +266,15 @@ def test_the_stack_is_4096_on_a_board_that_does_not_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "unit"), [("host", "us"), ("mps2-an386", "instructions"), ("nucleo-f446re", "cycles")]
+    ("name", "unit"),
+    [
+        ("host", "us"),
+        ("mps2-an386", "instructions"),
+        ("nucleo-f446re", "cycles"),
+        ("rpi4", "us"),
+        ("rpi4-emulated", "instructions"),
+        ("linux-armv7-emulated", "instructions"),
+    ],
 )
 def test_the_unit_is_never_a_time_on_an_emulated_board(name: str, unit: str) -> None:
     assert load_target(name).unit == unit
@@ -251,3 +288,23 @@ def test_the_facts_of_the_nucleo_board() -> None:
     ]
     assert target.transport.usb == ("0483:374b",)
     assert (target.clock.source, target.clock.hz, target.clock.trusted) == ("dwt", 180_000_000, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "core"),
+    [("rpi3", "cortex-a53"), ("rpi-zero2w", "cortex-a53"), ("rpi4", "cortex-a72"), ("rpi5", "cortex-a76")],
+)
+def test_the_facts_of_the_raspberry_pis(name: str, core: str) -> None:
+    target = load_target(name)
+    assert (target.compile.mcpu, target.compile.mtriple) == (core, "aarch64-unknown-linux-gnu")
+    assert (target.clock.source, target.clock.hz, target.clock.trusted) == ("clock_monotonic", 10**9, True)
+    assert not target.emulated
+
+
+@pytest.mark.parametrize("name", ["rpi4", "rpi5", "linux-armv7"])
+def test_an_emulated_board_runs_the_boards_own_code(name: str) -> None:
+    board, emulated = load_target(name), load_target(f"{name}-emulated")
+    assert emulated.compile == board.compile
+    assert emulated.toolchain == board.toolchain
+    assert emulated.schedules == board.schedules
+    assert (emulated.clock.source, emulated.clock.trusted) == ("plugin", False)

@@ -39,7 +39,20 @@ def _put(folder: Path, name: str, text: str = HOST) -> Path:
 
 def test_the_shipped_targets_are_found() -> None:
     targets = list_targets()
-    assert [target.name for target in targets] == ["host", "mps2-an386", "nucleo-f446re"]
+    assert [target.name for target in targets] == [
+        "host",
+        "linux-aarch64",
+        "linux-armv7",
+        "linux-armv7-emulated",
+        "mps2-an386",
+        "nucleo-f446re",
+        "rpi-zero2w",
+        "rpi3",
+        "rpi4",
+        "rpi4-emulated",
+        "rpi5",
+        "rpi5-emulated",
+    ]
     assert all(target.shadows is None for target in targets)
     assert load_target("host").source_path == targets_directory() / "host.toml"
 
