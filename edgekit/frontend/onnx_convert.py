@@ -93,7 +93,8 @@ def _quantization(node: _Node, rank: int, stored: str) -> tuple[relax.Expr, rela
     if not np.all(np.isfinite(scale)) or not np.all(scale >= np.finfo(np.float32).tiny):
         raise node.wrong("has a scale that is not above zero")
     zeros = np.zeros_like(scale, dtype=np.int32) if zero_point is None else zero_point.astype(np.int32)
-    if zeros.shape != scale.shape:
+    # Not the shapes: ONNX Runtime writes a scale () with a zero point (1).
+    if zeros.size != scale.size or (scale.size > 1 and zeros.ndim != 1):
         raise node.wrong(f"has {scale.size} scales and {zeros.size} zero points")
     if scale.size == 1:
         return relax.const(scale.reshape(()), "float32"), relax.const(zeros.reshape(()), "int32"), 0

@@ -205,6 +205,30 @@ def test_more_operators(tmp_path, op) -> None:
     _one(tmp_path, build)
 
 
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_uint8_activations(tmp_path, per_channel) -> None:
+    """What ONNX Runtime's quantiser writes when it is asked for nothing."""
+    from onnxruntime.quantization import QuantType, quantize_static
+
+    path, quantized_path = tmp_path / "float.onnx", tmp_path / "qdq.onnx"
+    onnx.save(random_cnn(2), path)
+    (rows,) = _rows(np.random.default_rng(0), onnx.load(path), 8)
+    feeds = iter([{"x": row} for row in rows])
+
+    class Reader:
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            return next(feeds, None)
+
+    options = {"activation_type": QuantType.QUInt8, "per_channel": per_channel}
+    quantize_static(onnx.load(path), quantized_path, Reader(), **options)
+    quantized = onnx.load(quantized_path)
+    inputs = [rows[0] for rows in _rows(np.random.default_rng(1), onnx.load(path), 1)]
+    outputs = HostModel(load_model(quantized_path)).run(inputs)
+    expected = _run_reference(quantized, inputs)
+    for ours, theirs, scale in zip(outputs, expected, _output_scales(quantized), strict=True):
+        assert np.abs(ours - theirs).max() <= 1.001 * scale
+
+
 def test_quantisation_is_deterministic_and_leaves_nothing(tmp_path, monkeypatch) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
