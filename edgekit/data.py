@@ -37,6 +37,7 @@ __all__ = [
     "evaluation_rows",
     "random_rows",
     "read_data",
+    "row_digests",
     "select_rows",
     "stratified_split",
     "to_stored",
@@ -143,32 +144,51 @@ def read_data(source: str | Path, *, folder: Path | None = None) -> DataSet:
 
 
 def evaluation_rows(
-    data: DataSet, inputs: Sequence[TensorSpec], *, calibrated_on_it: bool, seed: int
+    data: DataSet,
+    inputs: Sequence[TensorSpec],
+    *,
+    calibrated_on_it: bool,
+    seed: int,
+    excluded: frozenset[bytes] = frozenset(),
 ) -> Rows:
     """The rows that may count: `test`, else `val`, else `train` of a split file; of a plain one all rows, or
     the `test` part of the seeded split when the model was calibrated on rows of the same file.
+
+    Args:
+        excluded: `row_digests` of the rows that calibrated the model, which don't count wherever they stand.
 
     Raises:
         ModelError: The rows don't have the shapes or types of `inputs`.
         UsageError: The only rows there are were used to calibrate.
     """
-    if "all" not in data.parts:
-        name = next(name for name in reversed(_SPLIT_NAMES) if name in data.parts)
-        if calibrated_on_it and name == "train":
-            raise UsageError(
-                f"{data.source} has only x_train, which calibrated the model; such rows don't count",
-                hint="add x_test and y_test to the file, or give --calibration FILE apart",
-            )
-        part = data.parts[name]
-        return _rows(part, inputs, np.arange(part.count), data)
-    part = data.parts["all"]
-    numbers = stratified_split(part.y, part.count, seed).test if calibrated_on_it else np.arange(part.count)
+    name = next(name for name in ("all", *reversed(_SPLIT_NAMES)) if name in data.parts)
+    part = data.parts[name]
+    numbers: npt.NDArray[np.int64] = np.arange(part.count, dtype=np.int64)
+    if name == "all" and calibrated_on_it:
+        numbers = stratified_split(part.y, part.count, seed).test
+    if excluded and all(values.dtype.kind == "f" for values in part.inputs):
+        numbers = np.array(
+            [number for number in numbers if _row_digest(part.inputs, int(number)) not in excluded],
+            dtype=np.int64,
+        )
     if not len(numbers):
         raise UsageError(
-            f"{data.source} has too few rows ({part.count}) to calibrate and to verify",
-            hint="give --calibration FILE apart",
+            f"{data.source} has no rows but those that calibrated the model, and they don't count",
+            hint="add x_test and y_test to the file, or give --calibration FILE apart",
         )
     return _rows(part, inputs, numbers, data)
+
+
+def row_digests(inputs: Sequence[Array]) -> frozenset[bytes]:
+    """A digest of each row's values as float32, to know it again in another file."""
+    return frozenset(_row_digest(inputs, number) for number in range(len(inputs[0])))
+
+
+def _row_digest(inputs: Sequence[Array], number: int) -> bytes:
+    digest = hashlib.sha256()
+    for values in inputs:
+        digest.update(np.ascontiguousarray(values[number], dtype=np.float32).tobytes())
+    return digest.digest()
 
 
 def calibration_inputs(data: DataSet, *, whole_file: bool, seed: int) -> tuple[npt.NDArray[np.float32], ...]:

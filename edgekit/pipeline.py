@@ -10,6 +10,7 @@ is told to a callback.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from edgekit.data import (
     evaluation_rows,
     random_rows,
     read_data,
+    row_digests,
     select_rows,
     to_stored,
 )
@@ -123,11 +125,36 @@ class Analysis:
 
 
 @dataclass(frozen=True, slots=True)
+class _Request:
+    """The model that was asked for, and the data that belong to it."""
+
+    model: Path
+    name: str | None
+    shapes: Mapping[str, tuple[int, ...]]
+    data: str | Path | None
+    calibration: str | Path | None
+    seed: int
+    folder: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Imported:
+    """A model with the data set to verify it on. `used` has the digests of rows that may not count."""
+
     model: Model
     data: DataSet | None
     calibrated_on_data: bool
+    used: frozenset[bytes]
     provenance: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What a board said: that it is right, how often its first output was, and what a run costs."""
+
+    verification: Verification
+    accuracy: AccuracySection | None
+    measurement: Measurement | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +197,9 @@ def deploy(
     Args:
         model: A `.tflite` or `.onnx` file.
         target: A target's name, its file, or the target itself.
-        data: Rows to verify with: an `.npz`, or a loader `package.module:function`. Without it 16 seeded
-        random rows. calibration: Rows to calibrate a float model with.
+        data: Rows to verify with: an `.npz`, or a loader `package.module:function`; 16 seeded random rows
+            without it.
+        calibration: Rows to calibrate a float model with.
         board: `serial:…`; what an emulated target or the host does not need.
         shapes: Fixed shapes of inputs whose dimensions the model leaves open.
         samples: How many rows run on the board; all by default, on a serial line at most `MAX_BOARD_ROWS`.
@@ -193,57 +221,38 @@ def deploy(
     if runs is not None and runs < 1:
         raise UsageError("runs must be at least 1")
     address = _address(board, stages)
-    imported = _import(model, name, shapes, data, calibration, seed, folder, progress, stages)
-    place = (
-        Path(directory) if directory else bundle_directory(Path("build"), imported.model.name, resolved.name)
-    )
-    compiled, image = _build(imported, resolved, place, progress, stages)
+    imported = _import(_request(model, name, shapes, data, calibration, seed, folder), progress, stages)
+    compiled, image = _build(imported, resolved, directory, progress, stages)
     rows = _choose_rows(imported, compiled.inputs, resolved, samples, seed)
-    is_classified(
-        rows, compiled.outputs
-    )  # a class that the model doesn't know is refused before the board runs
+    # a class that the model doesn't know is refused before the board runs
+    is_classified(rows, compiled.outputs)
     reference_target, reference_image = _reference(imported, resolved, image, compiled, progress, stages)
-
     with step(progress, Step.FLASH, f"{image.path.name} to {resolved.name}"):
         stages.flash(resolved, image, address)
-
     with ExitStack() as opened:
         with step(progress, Step.CONNECT, resolved.name):
             reference = opened.enter_context(_connected(reference_target, reference_image, None, stages))
             client = opened.enter_context(_connected(resolved, image, address, stages))
-        with step(progress, Step.VERIFY, rows.source, len(rows)) as running:
-            verified = verify(
-                reference,
-                client,
-                rows,
-                compiled.outputs,
-                compiled.operators,
-                exact=compiled.exact,
-                advanced=running.advance,
-            )
-            accuracy = _accuracy(rows, verified.outputs[0], compiled.outputs, resolved)
-            running.outcome = _verified_outcome(verified.verification)
-        measurement = _measure(client, compiled, rows, resolved, runs, progress)
-
+        answers = _ask(reference, client, compiled, rows, resolved, runs, progress)
     document = deploy_document(
         source=imported.model,
         target=resolved,
         compiled=compiled,
         image=image,
-        verification=verified.verification,
-        accuracy=accuracy,
-        measurement=measurement,
+        verification=answers.verification,
+        accuracy=answers.accuracy,
+        measurement=answers.measurement,
     )
-    versions = tool_versions(stages.load_bundle(place))
-    _write_documents(document, compiled, resolved, versions, measurement, rows.source, place, progress)
+    bundle = stages.load_bundle(image.directory)
+    _write_documents(document, bundle, answers.measurement, rows.source, progress)
     deployment = Deployment(
         document,
         compiled,
         image,
-        verified.verification,
-        accuracy,
-        measurement,
-        _problems(verified.verification, limits.misses(image.memory, measurement, resolved)),
+        answers.verification,
+        answers.accuracy,
+        answers.measurement,
+        _problems(answers.verification, limits.misses(image.memory, answers.measurement, resolved)),
     )
     return deployment.raise_for_problems() if check else deployment
 
@@ -266,11 +275,8 @@ def compile_bundle(
     `deploy`'s.
     """
     resolved = _resolve_target(target, progress)
-    imported = _import(model, name, shapes, data, calibration, seed, folder, progress, stages)
-    place = (
-        Path(directory) if directory else bundle_directory(Path("build"), imported.model.name, resolved.name)
-    )
-    compiled, image = _build(imported, resolved, place, progress, stages)
+    imported = _import(_request(model, name, shapes, data, calibration, seed, folder), progress, stages)
+    compiled, image = _build(imported, resolved, directory, progress, stages)
     document = deploy_document(source=imported.model, target=resolved, compiled=compiled, image=image)
     return Compiled(document, compiled, image)
 
@@ -292,7 +298,7 @@ def analyze(
     `deploy`'s.
     """
     resolved = _resolve_target(target, progress)
-    imported = _import(model, name, shapes, data, calibration, seed, folder, progress, stages)
+    imported = _import(_request(model, name, shapes, data, calibration, seed, folder), progress, stages)
     with step(progress, Step.ANALYZE, resolved.name) as running:
         operators = stages.analyze_model(imported.model, resolved)
         running.outcome = f"{len(operators)} operators"
@@ -386,44 +392,54 @@ def _resolve_target(target: str | Path | Target, progress: Progress) -> Target:
     return resolved
 
 
-def _import(
-    path: str | Path,
+def _request(
+    model: str | Path,
     name: str | None,
     shapes: Mapping[str, Sequence[int]] | None,
     data: str | Path | None,
     calibration: str | Path | None,
     seed: int,
     folder: Path | None,
-    progress: Progress,
-    stages: Stages,
-) -> _Imported:
-    """Data first: a wrong data file is refused in milliseconds, before the model is."""
-    data_set = calibration_set = None
-    if data is not None or calibration is not None:
-        with step(progress, Step.DATA, printable(str(data or calibration))) as running:
-            data_set = None if data is None else read_data(data, folder=folder)
-            calibration_set = None if calibration is None else read_data(calibration, folder=folder)
-            if data_set is not None:
-                running.outcome = ", ".join(f"{part.count} rows" for part in data_set.parts.values())
+) -> _Request:
     fixed = {key: tuple(value) for key, value in (shapes or {}).items()}
-    source = Path(path)
-    calibrated_on: str | None = None
-    calibrated_on_data = False
-    with step(progress, Step.IMPORT, printable(str(path))) as running:
-        if calibration_set is not None:
-            rows = calibration_inputs(calibration_set, whole_file=True, seed=seed)
-            model = stages.load_model(source, name, fixed, rows)
-            calibrated_on = calibration_set.sha256
-        elif data_set is not None and stages.needs_calibration(source, fixed):
-            rows = calibration_inputs(data_set, whole_file=False, seed=seed)
-            model = stages.load_model(source, name, fixed, rows)
-            calibrated_on, calibrated_on_data = data_set.sha256, True
-        else:
-            model = stages.load_model(source, name, fixed, None)
+    return _Request(Path(model), name, fixed, data, calibration, seed, folder)
+
+
+def _import(request: _Request, progress: Progress, stages: Stages) -> _Imported:
+    """Data first: a wrong data file is refused in milliseconds, before the model is."""
+    data, calibration = _read_data_sets(request, progress)
+    with step(progress, Step.IMPORT, printable(str(request.model))) as running:
+        chosen: tuple[npt.NDArray[np.float32], ...] | None = None
+        source = calibration or data
+        if source is not None and stages.needs_calibration(request.model, request.shapes):
+            chosen = calibration_inputs(source, whole_file=calibration is not None, seed=request.seed)
+        model = stages.load_model(request.model, request.name, request.shapes, chosen)
         running.outcome = (
             f"{model.format}, {len(model.input_names)} input(s), {len(model.output_names)} output(s)"
         )
-    return _Imported(model, data_set, calibrated_on_data, _provenance(model, fixed, calibrated_on, seed))
+    calibrated_on = None if chosen is None or source is None else source.sha256
+    return _Imported(
+        model=model,
+        data=data,
+        calibrated_on_data=chosen is not None and calibration is None,
+        used=frozenset() if chosen is None else row_digests(chosen),
+        provenance=_provenance(model, request.shapes, calibrated_on, request.seed),
+    )
+
+
+def _read_data_sets(request: _Request, progress: Progress) -> tuple[DataSet | None, DataSet | None]:
+    """The rows to verify with, and those to calibrate with."""
+    if request.data is None and request.calibration is None:
+        return None, None
+    with step(progress, Step.DATA, printable(str(request.data or request.calibration))) as running:
+        data = None if request.data is None else read_data(request.data, folder=request.folder)
+        calibration = (
+            None if request.calibration is None else read_data(request.calibration, folder=request.folder)
+        )
+        sets = [one for one in (data, calibration) if one is not None]
+        counts = [part.count for one in sets for part in one.parts.values()]
+        running.outcome = " and ".join(f"{count} rows" for count in counts)
+    return data, calibration
 
 
 def _provenance(
@@ -432,8 +448,8 @@ def _provenance(
     """What went into the bundle besides what the build itself knows; the same inputs give the same texts."""
     facts = {"model_format": model.format, "model_sha256": model.sha256}
     facts |= {f"package_{name}": version(name) for name in _PACKAGES}
-    for name, shape in sorted(shapes.items()):
-        facts[f"shape_{name}"] = ",".join(str(size) for size in shape)
+    if shapes:
+        facts["shapes"] = json.dumps({name: list(shape) for name, shape in sorted(shapes.items())})
     if calibrated_on is not None:
         facts |= {"calibration_sha256": calibrated_on, "calibration_seed": str(seed)}
         facts["package_onnxruntime"] = version("onnxruntime")
@@ -492,16 +508,25 @@ def _address(board: str | None, stages: Stages) -> BoardAddress | None:
 
 
 def _build(
-    imported: _Imported, target: Target, directory: Path, progress: Progress, stages: Stages
+    imported: _Imported,
+    target: Target,
+    directory: str | Path | None,
+    progress: Progress,
+    stages: Stages,
 ) -> tuple[CompiledModel, Image]:
+    place = (
+        bundle_directory(Path("build"), imported.model.name, target.name)
+        if directory is None
+        else Path(directory)
+    )
     with step(progress, Step.COMPILE, f"{printable(imported.model.name, 60)} for {target.name}") as running:
         compiled = stages.compile_model(imported.model, target)
         running.outcome = f"{len(compiled.operators)} operators, {compiled.macs:,} MACs"
-    with step(progress, Step.BUILD, printable(str(directory))) as running:
-        image = stages.build_image(compiled, target, directory, imported.provenance)
+    with step(progress, Step.BUILD, printable(str(place))) as running:
+        image = stages.build_image(compiled, target, place, imported.provenance)
         for name in (DOCUMENT_FILE, REPORT_FILE):
             # those of the bundle that was here before would be taken for this one's
-            (directory / name).unlink(missing_ok=True)
+            (place / name).unlink(missing_ok=True)
         running.outcome = f"{image.memory.flash_bytes:,} B flash, {image.memory.ram_bytes:,} B RAM"
     return compiled, image
 
@@ -540,7 +565,13 @@ def _choose_rows(
 ) -> Rows:
     if imported.data is None:
         return random_rows(inputs, samples or DEFAULT_RANDOM_ROWS, seed)
-    rows = evaluation_rows(imported.data, inputs, calibrated_on_it=imported.calibrated_on_data, seed=seed)
+    rows = evaluation_rows(
+        imported.data,
+        inputs,
+        calibrated_on_it=imported.calibrated_on_data,
+        seed=seed,
+        excluded=imported.used,
+    )
     default = None if target.transport.kind == "pipe" else MAX_BOARD_ROWS
     return select_rows(rows, samples if samples is not None else default, seed)
 
@@ -565,6 +596,33 @@ def _given_rows(inputs: Sequence[Array], specs: Sequence[TensorSpec]) -> Rows:
             f"the inputs have different numbers of rows: {', '.join(str(len(v)) for v in stored)}"
         )
     return Rows(tuple(stored), None, np.arange(len(stored[0])), "the given rows")
+
+
+def _ask(
+    reference: ConnectedBoard,
+    board: ConnectedBoard,
+    compiled: CompiledModel,
+    rows: Rows,
+    target: Target,
+    runs: int | None,
+    progress: Progress,
+) -> _Answers:
+    """Verify, then measure: what a program costs that answers wrongly is of no use to anybody."""
+    with step(progress, Step.VERIFY, rows.source, len(rows)) as running:
+        verified = verify(
+            reference,
+            board,
+            rows,
+            compiled.outputs,
+            compiled.operators,
+            exact=compiled.exact,
+            advanced=running.advance,
+        )
+        accuracy = _accuracy(rows, verified.outputs[0], compiled.outputs, target)
+        running.outcome = _verified_outcome(verified.verification)
+    if not verified.verification.passed:
+        return _Answers(verified.verification, accuracy, None)
+    return _Answers(verified.verification, accuracy, _measure(board, compiled, rows, target, runs, progress))
 
 
 def _measure(
@@ -630,22 +688,20 @@ def _problems(verification: Verification, misses: Sequence[str]) -> tuple[Edgeki
 
 def _write_documents(
     document: DeployDocument,
-    compiled: CompiledModel,
-    target: Target,
-    versions: Mapping[str, str],
-    measurement: Measurement,
+    bundle: Bundle,
+    measurement: Measurement | None,
     data_source: str,
-    directory: Path,
     progress: Progress,
 ) -> None:
-    with step(progress, Step.REPORT, printable(str(directory))) as running:
+    with step(progress, Step.REPORT, printable(str(bundle.directory))) as running:
         details = ReportDetails(
-            versions=versions,
+            versions=tool_versions(bundle),
             data_source=data_source,
-            stack_high_water_bytes=measurement.stack_high_water_bytes,
-            arena_high_water_bytes=measurement.arena_high_water_bytes,
+            stack_high_water_bytes=None if measurement is None else measurement.stack_high_water_bytes,
+            arena_high_water_bytes=None if measurement is None else measurement.arena_high_water_bytes,
         )
-        page = directory / REPORT_FILE
-        atomic_write(directory / DOCUMENT_FILE, to_json(document).encode("ascii"))
-        atomic_write(page, render_html(document, compiled, target, details).encode("utf-8"))
+        page = bundle.directory / REPORT_FILE
+        html = render_html(document, bundle.compiled, bundle.target, details)
+        atomic_write(bundle.directory / DOCUMENT_FILE, to_json(document).encode("ascii"))
+        atomic_write(page, html.encode("utf-8"))
         running.outcome = printable(str(page))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgekit.artifacts import CompiledOperator, TensorSpec, Verification
 from edgekit.data import Rows
-from edgekit.errors import ModelError
+from edgekit.errors import ModelError, VerificationError
 from edgekit.text import printable
 
 __all__ = [
@@ -78,7 +78,7 @@ def infer(runner: Runner, inputs: Sequence[bytes], outputs: Sequence[TensorSpec]
     """One inference: the outputs in their shapes and stored types.
 
     Raises:
-        ModelError: The runner gave another number of bytes than the output has.
+        VerificationError: The runner gave another number of bytes than the output has.
     """
     for index, data in enumerate(inputs):
         runner.write_input(index, data)
@@ -196,7 +196,7 @@ def _allowed(spec: TensorSpec) -> float:
 
 def _array(data: bytes, spec: TensorSpec) -> Array:
     if len(data) != spec.size_bytes:
-        raise ModelError(
+        raise VerificationError(
             f"output {printable(spec.name)} came as {len(data)} bytes, and the model says {spec.size_bytes}",
             hint="flash the bundle again: the board runs another image",
         )

@@ -17,6 +17,7 @@ from edgekit.data import (
     evaluation_rows,
     random_rows,
     read_data,
+    row_digests,
     select_rows,
     stratified_split,
     to_stored,
@@ -108,8 +109,21 @@ def test_rows_that_calibrated_the_model_never_count(tmp_path: Path) -> None:
     assert rows.y.tolist() == [0] * 10 + [1] * 10
     assert not set(calibration.ravel()) & set(rows.inputs[0].ravel())
     train_only = read_data(save(tmp_path / "t.npz", x_train=x, y_train=np.zeros(100, int)))
+    used = row_digests(calibration_inputs(train_only, whole_file=False, seed=0))
     with pytest.raises(UsageError, match="calibrated the model"):
-        evaluation_rows(train_only, [spec], calibrated_on_it=True, seed=0)
+        evaluation_rows(train_only, [spec], calibrated_on_it=True, seed=0, excluded=used)
+
+
+def test_a_row_that_calibrated_is_known_again_in_another_file(tmp_path: Path) -> None:
+    x = np.arange(12, dtype=np.float32).reshape(6, 2)
+    spec = TensorSpec("input", (1, 2), "float32")
+    calibration = read_data(save(tmp_path / "c.npz", x=x[[1, 4]].astype(np.float64).reshape(2, 1, 2)))
+    used = row_digests(calibration_inputs(calibration, whole_file=True, seed=0))
+    data = read_data(save(tmp_path / "d.npz", x=x, y=np.arange(6)))
+    rows = evaluation_rows(data, [spec], calibrated_on_it=False, seed=0, excluded=used)
+    assert rows.numbers.tolist() == [0, 2, 3, 5]
+    with pytest.raises(UsageError, match="no rows but"):
+        evaluation_rows(calibration, [spec], calibrated_on_it=False, seed=0, excluded=used)
 
 
 def test_the_split_is_named_by_its_hash() -> None:

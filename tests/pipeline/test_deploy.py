@@ -102,6 +102,7 @@ def test_a_board_that_answers_wrongly_is_an_error_with_its_documents_written() -
     document = read_document(Path("build/m-mps2-an386/deploy.json"))
     assert document.verify is not None
     assert not document.verify.passed
+    assert document.profile is None
     assert "1 add second" in (document.verify.first_difference or "")
     unchecked = deploy("m.tflite", target="mps2-an386", check=False, stages=fakes.stages())
     assert unchecked.verification is not None
@@ -150,12 +151,22 @@ def test_rows_that_calibrate_do_not_count() -> None:
     assert found.verification is not None
     assert found.verification.samples == 20
     other = FakeStages(calibrates=True)
+    np.savez("calibration.npz", x=x[:30])
     found = deploy(
-        "m.onnx", target="mps2-an386", data="rows.npz", calibration="rows.npz", stages=other.stages()
+        "m.onnx", target="mps2-an386", data="rows.npz", calibration="calibration.npz", stages=other.stages()
     )
-    assert other.calibration[0].shape == (100, 4)
+    assert other.calibration[0].shape == (30, 4)
     assert found.verification is not None
-    assert found.verification.samples == 100
+    assert found.verification.samples == 70
+
+
+def test_calibration_rows_are_not_asked_of_a_quantised_model() -> None:
+    fakes = FakeStages()
+    data = save_rows()
+    found = deploy("m.tflite", target="mps2-an386", data=data, calibration=data, stages=fakes.stages())
+    assert fakes.calibration is None
+    assert found.verification is not None
+    assert found.verification.samples == 20
 
 
 def test_samples_bounds_the_rows_and_a_serial_line_has_a_default() -> None:

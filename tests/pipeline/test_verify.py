@@ -11,7 +11,7 @@ import pytest
 
 from edgekit.artifacts import CompiledOperator, Quantization, TensorSpec
 from edgekit.data import Rows
-from edgekit.errors import ModelError
+from edgekit.errors import ModelError, VerificationError
 from edgekit.verify import accuracy_top1, is_classified, verify
 
 SPEC = TensorSpec("scores", (1, 4), "int8", Quantization(0.5, 0))
@@ -131,7 +131,7 @@ def test_a_quantised_output_of_a_float_program_may_differ_by_one_step() -> None:
 
 
 def test_an_output_of_another_size_is_another_image() -> None:
-    with pytest.raises(ModelError, match="3 bytes"):
+    with pytest.raises(VerificationError, match="3 bytes"):
         verify(FakeRunner(), FakeRunner(second=lambda x: x[:3]), ROWS, [SPEC], OPERATORS, exact=True)
 
 
