@@ -169,7 +169,6 @@ FORBIDDEN = {
     "an unfinished place": r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b",
     "an issue's number": r"\bissues? #?\d",
     "unpickling": r"allow_pickle\s*=\s*Tr" + r"ue|pic" + r"kle[.](loads?|Unpickler)\b",
-    "a shell string": r"shell\s*=\s*Tr" + r"ue|\bos[.]sys" + r"tem\(",
 }
 
 
