@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from edgekit.budget import Budget
     from edgekit.frontend import load_model
     from edgekit.pipeline import (
+        Analysis,
         Deployment,
+        analyze,
         compile_bundle,
         deploy,
         flash_bundle,
@@ -21,9 +23,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Analysis",
     "Budget",
     "Deployment",
     "__version__",
+    "analyze",
     "compile_bundle",
     "deploy",
     "flash_bundle",
@@ -35,8 +39,10 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "Analysis": "edgekit.pipeline",
     "Budget": "edgekit.budget",
     "Deployment": "edgekit.pipeline",
+    "analyze": "edgekit.pipeline",
     "compile_bundle": "edgekit.pipeline",
     "deploy": "edgekit.pipeline",
     "flash_bundle": "edgekit.pipeline",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -193,14 +193,15 @@ def test_main_returns_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_targets_list_answers_at_once() -> None:
-    """Best of seven, since other work on the machine only ever adds time."""
+    """In processor time, best of five: that other work on the machine makes it wait is not its fault."""
     argv = [sys.executable, "-m", "edgekit", "targets", "list"]
     taken = []
-    for _ in range(7):
-        began = time.perf_counter()
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(argv, check=True, capture_output=True, timeout=60)
-        taken.append(time.perf_counter() - began)
-    assert min(taken) < 0.3
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert 0.01 < min(taken) < 0.3
 
 
 def test_targets_list_imports_nothing_heavy() -> None:
