@@ -65,5 +65,5 @@ def test_durations(text: str, value: float) -> None:
 @pytest.mark.parametrize("text", ["", "-4", "0", "many", "4 MM", "1e9", "4M4", "9" * 40])
 def test_what_is_no_amount(text: str) -> None:
     for parse in (parse_count, parse_bytes, parse_duration_us):
-        with pytest.raises(ValueError, match="amount|greater"):
+        with pytest.raises(ValueError, match=r"amount|greater"):
             parse(text)
