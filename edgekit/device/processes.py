@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Final
 
 __all__ = ["OwnedProcess"]
@@ -32,7 +32,13 @@ class OwnedProcess:
     """
 
     def __init__(
-        self, argv: Sequence[str], *, stdin: int, stdout: int | IO[bytes], stderr: int | IO[bytes]
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int,
+        stdout: int | IO[bytes],
+        stderr: int | IO[bytes],
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.argv = tuple(argv)
         self.process = subprocess.Popen(
@@ -41,6 +47,7 @@ class OwnedProcess:
             stdout=stdout,
             stderr=stderr,
             bufsize=0,
+            env=environment,
             start_new_session=True,
             preexec_fn=_die_with(os.getpid()),
         )
