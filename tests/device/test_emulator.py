@@ -90,20 +90,22 @@ def gone_within(pid: int, seconds: float) -> bool:
 
 
 PARENT = """
-    import sys, time
+    import sys
     from pathlib import Path
     from edgekit.device.emulator import EmulatedBoard, EmulatorSettings
     board = EmulatedBoard(EmulatorSettings("mps2-an386", 6), Path(sys.argv[1]))
     print(board.pid, flush=True)
+    sys.stdin.readline()
     {then}
 """
 
 
 def start_parent(image: Path, then: str) -> tuple[subprocess.Popen[str], int]:
-    """Another Python that starts the emulator, and the emulator's process id."""
+    """Another Python that starts the emulator and waits for a line, and the emulator's process id."""
     script = textwrap.dedent(PARENT).format(then=then)
     parent = subprocess.Popen(
         [sys.executable, "-c", script, str(image)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -119,7 +121,7 @@ def start_parent(image: Path, then: str) -> tuple[subprocess.Popen[str], int]:
     "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda number: number.name
 )
 def test_it_is_gone_after_a_signal_to_its_parent(number: signal.Signals, emulated_image: Path) -> None:
-    parent, pid = start_parent(emulated_image, "time.sleep(60)")
+    parent, pid = start_parent(emulated_image, "raise SystemExit")
     parent.send_signal(number)
     parent.communicate(timeout=10)
     assert gone_within(pid, 5)
@@ -132,7 +134,7 @@ def test_it_is_gone_after_a_signal_to_its_parent(number: signal.Signals, emulate
 )
 def test_it_is_gone_after_its_parent_ends(then: str, emulated_image: Path) -> None:
     parent, pid = start_parent(emulated_image, then)
-    parent.communicate(timeout=10)
+    parent.communicate("go on\n", timeout=10)
     assert gone_within(pid, 5)
 
 
