@@ -123,7 +123,8 @@ def start_parent(image: Path, then: str) -> tuple[subprocess.Popen[str], int]:
 def test_it_is_gone_after_a_signal_to_its_parent(number: signal.Signals, emulated_image: Path) -> None:
     parent, pid = start_parent(emulated_image, "raise SystemExit")
     parent.send_signal(number)
-    parent.communicate(timeout=10)
+    assert parent.wait(10) == -number
+    parent.communicate()
     assert gone_within(pid, 5)
 
 
