@@ -23,6 +23,7 @@ from edgekit.firmware.headers import port_header, programs_source
 from edgekit.firmware.linker import linker_script
 from edgekit.firmware.manifest import SCHEMA, FileRecord, Manifest, MemoryRecord, model_record
 from edgekit.firmware.names import check_compiled_file_names, library_name, valid_text
+from edgekit.firmware.python_module import module_name, python_module
 from edgekit.firmware.readme import bundle_readme
 from edgekit.firmware.sizes import memory_use
 from edgekit.firmware.symbols import check_abi, check_undefined_symbols
@@ -69,6 +70,8 @@ _LINUX_LINK: Final = (
     "-Wl,--strip-debug",
     "-Wl,-z,noexecstack",
 )
+# What of the Linux platform the shared library takes along: the threads, and what they report with.
+_SHARED_PLATFORM: Final = tuple(f"platform/linux/{name}.o" for name in ("pool", "say", "sys"))
 _INCLUDES: Final = ("-Igenerated", "-Imodel", "-Iagent")
 
 
@@ -87,6 +90,7 @@ class _Built:
 
     image: bytes
     library: bytes
+    shared_library: bytes | None
     memory: MemoryUse
     tools: Mapping[str, str]
 
@@ -128,6 +132,7 @@ def build_image(
             **sources.generated,
             image_name: built.image,
             f"lib{library}.a": built.library,
+            **_for_python(compiled, target, library, built),
             "README.md": bundle_readme(target, library, image_name, built.memory).encode(),
         }
         manifest = Manifest(
@@ -155,6 +160,7 @@ def build_image(
         model_hash=compiled.model_hash,
         memory=built.memory,
         manifest=directory / MANIFEST,
+        app=library,
     )
 
 
@@ -233,7 +239,22 @@ def _compile_and_link(
         arena_bytes=_section_bytes(objects, _ARENA_SECTION),
         weights_bytes=_section_bytes(objects, _WEIGHTS_SECTION),
     )
-    return _Built(image, (work / "model.a").read_bytes(), memory, toolchain.versions)
+    shared = _link_shared(model_objects, toolchain, work) if target.platform == "linux" else None
+    return _Built(image, (work / "model.a").read_bytes(), shared, memory, toolchain.versions)
+
+
+def _for_python(compiled: CompiledModel, target: Target, library: str, built: _Built) -> Mapping[str, bytes]:
+    """On Linux: the model as a shared library, and the Python module that calls it.
+
+    In a folder of their own: beside `lib<name>.a` a linker would take the shared library for `-l<name>`.
+    """
+    if built.shared_library is None:
+        return {}
+    module = python_module(compiled, target, library)
+    return {
+        f"python/lib{library}.so": built.shared_library,
+        f"python/{module_name(library)}.py": module.encode("ascii"),
+    }
 
 
 def _section_bytes(objects: Sequence[Elf], name: str) -> int:
@@ -270,3 +291,13 @@ def _link(
         check_linker_overflow(result.stderr, target, compiled)
         raise TargetError(f"{toolchain.gcc.name} could not link the image:\n{result.first_lines}")
     return (work / "image").read_bytes()
+
+
+def _link_shared(model_objects: Sequence[str], toolchain: Toolchain, work: Path) -> bytes:
+    """The model and the threads as one shared library, for programs that load it at run time."""
+    options = ["-shared", "-pthread", *(each for each in _LINUX_LINK if each not in ("-no-pie", "-pthread"))]
+    objects = sorted((*model_objects, *_SHARED_PLATFORM))
+    result = toolchain.run_gcc([*toolchain.flags, *options, *objects, "-lm", "-o", "model.so"], work)
+    if result.returncode:
+        raise TargetError(f"{toolchain.gcc.name} could not link the shared library:\n{result.first_lines}")
+    return (work / "model.so").read_bytes()

@@ -93,6 +93,7 @@ def load_bundle(directory: Path) -> Bundle:
         model_hash=model.model_hash,
         memory=memory,
         manifest=directory / MANIFEST,
+        app=manifest.library.removeprefix("lib").removesuffix(".a"),
     )
     return Bundle(directory, image, compiled, target, manifest)
 
