@@ -5,8 +5,10 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdint.h>
 #include <unistd.h>
 
+#include "edgekit_program.h"
 #include "runner.h"
 #include "say.h"
 
