@@ -22,6 +22,7 @@ __all__ = [
     "Allocation",
     "CompiledModel",
     "CompiledOperator",
+    "Conditions",
     "Image",
     "Measurement",
     "MemoryUse",
@@ -29,6 +30,7 @@ __all__ = [
     "OperatorMeasurement",
     "Place",
     "Quantization",
+    "Serving",
     "TensorSpec",
     "Verification",
 ]
@@ -188,6 +190,17 @@ class Image:
     model_hash: str
     memory: MemoryUse
     manifest: Path
+    app: str = "model"
+    """The library's name; the versions of one app stand beside each other on a Linux board."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How the agent of a Linux board runs the program. None leaves it to the agent: one thread, any core."""
+
+    threads: int | None = None
+    core: int | None = None
+    """The first thread's; the others are on the cores after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +213,26 @@ class OperatorMeasurement:
     schedule: str
     macs: int
     p50: float
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a Linux board said of itself before and after a measurement; None is what it can't tell."""
+
+    machine: str | None
+    kernel: str | None
+    clock: str | None
+    cores: int | None
+    core: int | None
+    """The core that the first thread was bound to; None when the kernel chose."""
+    governor: str | None
+    frequency_before_khz: int | None
+    frequency_after_khz: int | None
+    temperature_before_millicelsius: int | None
+    temperature_after_millicelsius: int | None
+    throttled_before: int | None
+    """Bits of the Raspberry Pi's firmware, as `vcgencmd get_throttled` prints them."""
+    throttled_after: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +251,10 @@ class Measurement:
     operators: tuple[OperatorMeasurement, ...]
     stack_high_water_bytes: int | None
     arena_high_water_bytes: int | None
+    threads: int = 1
+    conditions: Conditions | None = None
+    untrusted_because: tuple[str, ...] = ()
+    """What of the conditions spoiled the figures, a sentence each; `trusted` is then false."""
 
 
 @dataclass(frozen=True, slots=True)

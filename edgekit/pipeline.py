@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.artifacts import CompiledModel, Image, Measurement, Model, TensorSpec, Verification
+from edgekit.artifacts import CompiledModel, Image, Measurement, Model, Serving, TensorSpec, Verification
 from edgekit.budget import Budget
 from edgekit.data import (
     DEFAULT_RANDOM_ROWS,
@@ -35,13 +35,20 @@ from edgekit.data import (
     select_rows,
     to_stored,
 )
-from edgekit.errors import BudgetError, EdgekitError, ModelError, UsageError, VerificationError
+from edgekit.errors import (
+    BudgetError,
+    EdgekitError,
+    MissingToolError,
+    ModelError,
+    UsageError,
+    VerificationError,
+)
 from edgekit.fsutil import atomic_write
-from edgekit.profile import OPERATOR_SUM_TOLERANCE, default_runs, measure, tick_unit
+from edgekit.profile import OPERATOR_SUM_TOLERANCE, default_runs, measure, tick_unit, under_conditions
 from edgekit.progress import Notice, Progress, Step, silent, step
 from edgekit.report.document import AccuracySection, DeployDocument, deploy_document, to_json
 from edgekit.report.html import ReportDetails, render_html
-from edgekit.stages import STAGES, ConnectedBoard, Stages
+from edgekit.stages import STAGES, ConnectedBoard, Flashed, Stages
 from edgekit.target import Target, load_target
 from edgekit.text import file_name, printable
 from edgekit.verify import accuracy_top1, infer, is_classified, verify
@@ -149,6 +156,16 @@ class _Imported:
 
 
 @dataclass(frozen=True, slots=True)
+class _Place:
+    """An image, the board that it is for, and how it is to run there."""
+
+    target: Target
+    image: Image
+    address: BoardAddress | None = None
+    serving: Serving = field(default_factory=Serving)
+
+
+@dataclass(frozen=True, slots=True)
 class _Answers:
     """What a board said: that it is right, how often its first output was, and what a run costs."""
 
@@ -185,6 +202,8 @@ def deploy(
     samples: int | None = None,
     runs: int | None = None,
     seed: int = 0,
+    threads: int | None = None,
+    core: int | None = None,
     budget: Budget | None = None,
     directory: str | Path | None = None,
     folder: Path | None = None,
@@ -200,11 +219,13 @@ def deploy(
         data: Rows to verify with: an `.npz`, or a loader `package.module:function`; 16 seeded random rows
             without it.
         calibration: Rows to calibrate a float model with.
-        board: `serial:…`; what an emulated target or the host does not need.
+        board: `serial:…` or `ssh:…`; what an emulated target or the host does not need.
         shapes: Fixed shapes of inputs whose dimensions the model leaves open.
         samples: How many rows run on the board; all by default, on a serial line at most `MAX_BOARD_ROWS`.
         runs: How often a run is measured; 5 where a counter repeats, 50 where it is a time.
         seed: Of random rows, of the split and of the choice of rows.
+        threads: Of the program, on Linux; one by default.
+        core: That of the first thread, on Linux; any by default.
         directory: Where to write; `build/<model>-<target>` by default.
         folder: Where a loader's module is looked for.
         progress: Told of each step.
@@ -227,13 +248,16 @@ def deploy(
     # a class that the model doesn't know is refused before the board runs
     is_classified(rows, compiled.outputs)
     reference_target, reference_image = _reference(imported, resolved, image, compiled, progress, stages)
-    with step(progress, Step.FLASH, f"{image.path.name} to {resolved.name}"):
-        stages.flash(resolved, image, address)
+    place = _Place(resolved, image, address, Serving(threads, core))
     with ExitStack() as opened:
+        with step(progress, Step.FLASH, f"{image.path.name} to {resolved.name}"):
+            flashed = opened.enter_context(stages.flash(resolved, image, address))
         with step(progress, Step.CONNECT, resolved.name):
-            reference = opened.enter_context(_connected(reference_target, reference_image, None, stages))
-            client = opened.enter_context(_connected(resolved, image, address, stages))
-        answers = _ask(reference, client, compiled, rows, resolved, runs, progress)
+            reference = opened.enter_context(_connected(_Place(reference_target, reference_image), stages))
+            client = opened.enter_context(_connected(place, stages))
+        answers = _ask(reference, client, compiled, rows, place, runs, progress, stages)
+        if answers.verification.passed:
+            _keep(flashed, progress)
     document = deploy_document(
         source=imported.model,
         target=resolved,
@@ -306,18 +330,29 @@ def analyze(
 
 
 def flash_bundle(
-    directory: str | Path, *, board: str | None = None, progress: Progress = silent, stages: Stages = STAGES
+    directory: str | Path,
+    *,
+    board: str | None = None,
+    keep: bool = True,
+    progress: Progress = silent,
+    stages: Stages = STAGES,
 ) -> DeployDocument:
-    """Put a bundle's image on its board, and ask the board whether it runs that image."""
+    """Put a bundle's image on its board, and ask the board whether it runs that image.
+
+    Without `keep` a Linux board goes on with the version that it had; the new one is there to be measured.
+    """
     bundle = stages.load_bundle(Path(directory))
     address = _address(board, stages)
-    with step(progress, Step.FLASH, f"{bundle.image.path.name} to {bundle.target.name}"):
-        stages.flash(bundle.target, bundle.image, address)
-    with (
-        step(progress, Step.CONNECT, bundle.target.name),
-        _connected(bundle.target, bundle.image, address, stages),
-    ):
-        pass
+    with ExitStack() as opened:
+        with step(progress, Step.FLASH, f"{bundle.image.path.name} to {bundle.target.name}"):
+            flashed = opened.enter_context(stages.flash(bundle.target, bundle.image, address))
+        with (
+            step(progress, Step.CONNECT, bundle.target.name),
+            _connected(_Place(bundle.target, bundle.image, address), stages),
+        ):
+            pass
+        if keep:
+            _keep(flashed, progress)
     return deploy_document(
         source=_source_of(bundle), target=bundle.target, compiled=bundle.compiled, image=bundle.image
     )
@@ -328,6 +363,8 @@ def run_bundle(
     inputs: Sequence[Array],
     *,
     board: str | None = None,
+    threads: int | None = None,
+    core: int | None = None,
     progress: Progress = silent,
     stages: Stages = STAGES,
 ) -> tuple[Array, ...]:
@@ -344,12 +381,12 @@ def run_bundle(
         ModelError: The arrays don't fit the inputs.
     """
     bundle = stages.load_bundle(Path(directory))
-    address = _address(board, stages)
+    place = _Place(bundle.target, bundle.image, _address(board, stages), Serving(threads, core))
     rows = _given_rows(inputs, bundle.compiled.inputs)
     answers: list[tuple[Array, ...]] = []
     with (
         step(progress, Step.RUN, f"{len(rows)} rows on {bundle.target.name}", len(rows)) as running,
-        _connected(bundle.target, bundle.image, address, stages) as client,
+        _connected(place, stages) as client,
     ):
         for row in range(len(rows)):
             answers.append(infer(client, rows.input_bytes(row), bundle.compiled.outputs))
@@ -365,15 +402,27 @@ def profile_bundle(
     board: str | None = None,
     runs: int | None = None,
     seed: int = 0,
+    threads: int | None = None,
+    core: int | None = None,
     progress: Progress = silent,
     stages: Stages = STAGES,
 ) -> Deployment:
-    """Measure a bundle on the board that it was flashed to, on one seeded random row."""
+    """Measure a bundle on the board that it was flashed to, on one seeded random row.
+
+    Raises:
+        MissingToolError: The target's counter can't be read here; the message says why.
+    """
     bundle = stages.load_bundle(Path(directory))
-    address = _address(board, stages)
+    place = _Place(bundle.target, bundle.image, _address(board, stages), Serving(threads, core))
+    problem = stages.tick_problem(bundle.target)
+    if problem is not None:
+        raise MissingToolError(
+            f"nothing can be measured on {bundle.target.name}: {problem}",
+            hint=f"edgekit doctor --target {bundle.target.name}",
+        )
     rows = random_rows(bundle.compiled.inputs, 1, seed)
-    with _connected(bundle.target, bundle.image, address, stages) as client:
-        measurement = _measure(client, bundle.compiled, rows, bundle.target, runs, progress)
+    with _connected(place, stages) as client:
+        measurement = _measure(client, bundle.compiled, rows, place, runs, progress, stages)
     document = deploy_document(
         source=_source_of(bundle),
         target=bundle.target,
@@ -474,15 +523,14 @@ def _source_of(bundle: Bundle) -> _BundleSource:
 
 
 @contextmanager
-def _connected(
-    target: Target, image: Image, address: BoardAddress | None, stages: Stages
-) -> Iterator[ConnectedBoard]:
+def _connected(place: _Place, stages: Stages) -> Iterator[ConnectedBoard]:
     """A board that runs this very image.
 
     Raises:
         VerificationError: It runs another one.
     """
-    with stages.open_board(target, image, address) as client:
+    target, image = place.target, place.image
+    with stages.open_board(target, image, place.address, place.serving) as client:
         found = client.info().model_hash
         if found != image.model_hash:
             raise VerificationError(
@@ -491,6 +539,13 @@ def _connected(
                 hint=f"edgekit flash {printable(str(image.directory))}",
             )
         yield client
+
+
+def _keep(flashed: Flashed | None, progress: Progress) -> None:
+    """Let a board that goes on with what it had go on with the new image."""
+    if flashed is not None:
+        with step(progress, Step.ACTIVATE, f"version {flashed.version}"):
+            flashed.keep()
 
 
 def tool_versions(bundle: Bundle) -> Mapping[str, str]:
@@ -603,9 +658,10 @@ def _ask(
     board: ConnectedBoard,
     compiled: CompiledModel,
     rows: Rows,
-    target: Target,
+    place: _Place,
     runs: int | None,
     progress: Progress,
+    stages: Stages,
 ) -> _Answers:
     """Verify, then measure: what a program costs that answers wrongly is of no use to anybody."""
     with step(progress, Step.VERIFY, rows.source, len(rows)) as running:
@@ -618,27 +674,39 @@ def _ask(
             exact=compiled.exact,
             advanced=running.advance,
         )
-        accuracy = _accuracy(rows, verified.outputs[0], compiled.outputs, target)
+        accuracy = _accuracy(rows, verified.outputs[0], compiled.outputs, place.target)
         running.outcome = _verified_outcome(verified.verification)
     if not verified.verification.passed:
         return _Answers(verified.verification, accuracy, None)
-    return _Answers(verified.verification, accuracy, _measure(board, compiled, rows, target, runs, progress))
+    measurement = None
+    problem = stages.tick_problem(place.target)
+    if problem is None:
+        measurement = _measure(board, compiled, rows, place, runs, progress, stages)
+    else:
+        doctor = f"edgekit doctor --target {place.target.name}"
+        progress(Notice(f"nothing was measured: {problem}; `{doctor}` says what to do"))
+    return _Answers(verified.verification, accuracy, measurement)
 
 
 def _measure(
     board: ConnectedBoard,
     compiled: CompiledModel,
     rows: Rows,
-    target: Target,
+    place: _Place,
     runs: int | None,
     progress: Progress,
+    stages: Stages,
 ) -> Measurement:
+    target = place.target
     unit = tick_unit(target)
     runs = runs or default_runs(unit)
     with step(progress, Step.PROFILE, f"{runs} runs on {target.name}", 2 * runs) as running:
+        before = stages.health(target, place.image, place.address)
         found = measure(
             board, compiled.operators, rows.input_bytes(0), unit, runs=runs, advanced=running.advance
         )
+        after = stages.health(target, place.image, place.address)
+        found = under_conditions(found, before, after, place.serving)
         running.outcome = f"{found.p50:,.0f} {found.unit}"
     if compiled.operators and not found.operators:
         progress(

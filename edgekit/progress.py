@@ -37,6 +37,7 @@ class Step(Enum):
     VERIFY = "verify"
     RUN = "run"
     PROFILE = "profile"
+    ACTIVATE = "activate"
     REPORT = "report"
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
-from edgekit.artifacts import CompiledModel, Image, Model
-from edgekit.profile import Meter
+from edgekit.artifacts import CompiledModel, Image, Model, Serving
+from edgekit.profile import Health, Meter
 from edgekit.target import Target
 from edgekit.verify import Runner
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgekit.device import BoardAddress
     from edgekit.firmware import Bundle
 
-__all__ = ["STAGES", "ConnectedBoard", "Stages"]
+__all__ = ["STAGES", "ConnectedBoard", "Flashed", "Stages"]
 
 Calibration = Sequence[npt.NDArray[Any]] | None
 
@@ -38,6 +38,15 @@ class ConnectedBoard(Runner, Meter, Protocol):
     """A board with an open session: `edgekit.device.Client` is one."""
 
     def info(self) -> BoardIdentity: ...
+
+
+class Flashed(Protocol):
+    """An image that is on its board, beside the one which the board goes on with until `keep` is called."""
+
+    @property
+    def version(self) -> str: ...
+
+    def keep(self) -> None: ...
 
 
 def _load_model(
@@ -86,18 +95,32 @@ def _parse_board(text: str) -> BoardAddress:
     return parse_board(text)
 
 
-def _flash(target: Target, image: Image, board: BoardAddress | None) -> None:
-    from edgekit.device import flash
+def _flash(
+    target: Target, image: Image, board: BoardAddress | None
+) -> AbstractContextManager[Flashed | None]:
+    from edgekit.device import flashed
 
-    flash(target, image.path, board)
+    return flashed(target, image.path, board, app=image.app)
 
 
 def _open_board(
-    target: Target, image: Image, board: BoardAddress | None
+    target: Target, image: Image, board: BoardAddress | None, serving: Serving
 ) -> AbstractContextManager[ConnectedBoard]:
     from edgekit.device import open_board
 
-    return open_board(target, image.path, board)
+    return open_board(target, image.path, board, app=image.app, serving=serving)
+
+
+def _health(target: Target, image: Image, board: BoardAddress | None) -> Health | None:
+    from edgekit.device import board_health
+
+    return board_health(target, image.path, board, app=image.app)
+
+
+def _tick_problem(target: Target) -> str | None:
+    from edgekit.device import tick_problem
+
+    return tick_problem(target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +134,15 @@ class Stages:
     build_image: Callable[[CompiledModel, Target, Path, Mapping[str, str]], Image] = _build_image
     load_bundle: Callable[[Path], Bundle] = _load_bundle
     parse_board: Callable[[str], BoardAddress] = _parse_board
-    flash: Callable[[Target, Image, BoardAddress | None], None] = _flash
-    open_board: Callable[[Target, Image, BoardAddress | None], AbstractContextManager[ConnectedBoard]] = (
-        _open_board
-    )
+    flash: Callable[[Target, Image, BoardAddress | None], AbstractContextManager[Flashed | None]] = _flash
+    """The board is ours until the end of the context; None where it runs the image as soon as it is on it."""
+    open_board: Callable[
+        [Target, Image, BoardAddress | None, Serving], AbstractContextManager[ConnectedBoard]
+    ] = _open_board
+    health: Callable[[Target, Image, BoardAddress | None], Health | None] = _health
+    """The state of the board, where it can tell; before and after a measurement."""
+    tick_problem: Callable[[Target], str | None] = _tick_problem
+    """Why nothing can be measured on a target; None where it can."""
 
 
 STAGES = Stages()

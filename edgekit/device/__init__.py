@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekit.device.board import BoardAddress, parse_board
 from edgekit.device.client import BoardInfo, Client, HighWater, ProgramInfo, TensorInfo, Timeouts
-from edgekit.device.connect import flash, open_board
+from edgekit.device.connect import board_health, flash, flashed, open_board, tick_problem
 from edgekit.device.faults import DeviceFaultError
 
 __all__ = [
@@ -16,7 +16,10 @@ __all__ = [
     "ProgramInfo",
     "TensorInfo",
     "Timeouts",
+    "board_health",
     "flash",
+    "flashed",
     "open_board",
     "parse_board",
+    "tick_problem",
 ]

@@ -7,11 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit.artifacts import Serving
 from edgekit.device.board import BoardAddress
 from edgekit.device.client import Client, Timeouts
 from edgekit.device.emulator import EmulatedBoard, EmulatorSettings
 from edgekit.device.flashers import EmulatedFlasher, Flasher, NoFlasher, PyocdFlasher, run_flasher
 from edgekit.device.flashers.base import find_program
+from edgekit.device.ssh.agent import health_of, served
+from edgekit.device.ssh.deployment import SshDeployment, deployed, version_of
+from edgekit.device.ssh.health import BoardHealth
+from edgekit.device.ssh.reach import reached
+from edgekit.device.ssh.remote import serve_words
 from edgekit.device.transports.base import Transport
 from edgekit.device.transports.pipe import PipeTransport
 from edgekit.device.transports.serial import (
@@ -20,29 +26,84 @@ from edgekit.device.transports.serial import (
     find_by_usb_id,
     list_serial_ports,
 )
-from edgekit.errors import DeviceError, MissingToolError, TargetError
-from edgekit.target import MachineEmulator
+from edgekit.errors import DeviceError, MissingToolError, TargetError, UsageError
+from edgekit.target import MachineEmulator, UserEmulator
 
 if TYPE_CHECKING:
     from edgekit.target import Target
 
-__all__ = ["flash", "flashers_of", "open_board"]
+__all__ = ["board_health", "flash", "flashed", "flashers_of", "open_board", "tick_problem"]
 
 _DEFAULT_BAUD = 115_200
+_ANY = Serving()
 
 
 @contextmanager
 def open_board(
-    target: Target, image: Path, board: BoardAddress | None, *, timeouts: Timeouts | None = None
+    target: Target,
+    image: Path,
+    board: BoardAddress | None,
+    *,
+    app: str = "model",
+    serving: Serving = _ANY,
+    timeouts: Timeouts | None = None,
 ) -> Iterator[Client]:
-    """A connected client. Starts what the target needs (a process, an emulator) and ends it in every case.
+    """A connected client. Starts what the target needs (a process, an emulator, the agent on a Linux board)
+    and ends it in every case.
 
-    `image` is what `flash` put on a real board; for the others it is what is started.
+    `image` is what `flash` put on a real board; for the others it is what is started. On a Linux board it
+    names the version of `app`.
     """
-    transport = _open_transport(target, image, board)
+    _check_address(target, board)
+    _check_serving(target, serving)
+    if target.transport.kind == "ssh":
+        with (
+            reached(target, board) as connection,
+            served(connection, app, version_of(image), serving, timeouts) as client,
+        ):
+            yield client
+        return
+    transport = _open_transport(target, image, board, serving)
     with Client(transport, timeouts=timeouts) as client:
         client.connect()
         yield client
+
+
+@contextmanager
+def flashed(
+    target: Target, image: Path, board: BoardAddress | None, *, app: str = "model"
+) -> Iterator[SshDeployment | None]:
+    """Put `image` on the board.
+
+    A Linux board is held until the end of the context, and goes on with the version it had unless `keep` of
+    what this yields is called. Any other board has one image: None, it runs the new one already.
+    """
+    _check_address(target, board)
+    if target.transport.kind == "ssh":
+        with reached(target, board) as connection, deployed(connection, image, app) as deployment:
+            yield deployment
+        return
+    flash(target, image, board)
+    yield None
+
+
+def board_health(
+    target: Target, image: Path, board: BoardAddress | None, *, app: str = "model"
+) -> BoardHealth | None:
+    """The state of a Linux board on which `image` is installed; None where a target has none to tell."""
+    if target.transport.kind != "ssh":
+        return None
+    with reached(target, board) as connection:
+        return health_of(connection, app, version_of(image))
+
+
+def tick_problem(target: Target) -> str | None:
+    """Why nothing can be measured on this target; None where it can."""
+    if not isinstance(target.emulator, UserEmulator):
+        return None
+    from edgekit.device.emulated_ssh import tick_problem as problem_of_emulated
+
+    return problem_of_emulated(target)
 
 
 def flash(target: Target, image: Path, board: BoardAddress | None) -> None:
@@ -75,15 +136,9 @@ def flashers_of(target: Target) -> tuple[Flasher, ...]:
     return tuple(ways)
 
 
-def _open_transport(target: Target, image: Path, board: BoardAddress | None) -> Transport:
-    _check_address(target, board)
+def _open_transport(target: Target, image: Path, board: BoardAddress | None, serving: Serving) -> Transport:
     if target.transport.kind == "pipe":
-        return PipeTransport([str(image.absolute())])
-    if target.transport.kind != "serial":
-        raise DeviceError(
-            f"target {target.name} is reached over {target.transport.kind}, for which this client has "
-            "no transport"
-        )
+        return PipeTransport([str(image.absolute()), *serve_words(serving)])
     baud = target.transport.baud or _DEFAULT_BAUD
     if target.emulator is None:
         return SerialTransport(_device(target, board), baud)
@@ -98,6 +153,11 @@ def _open_transport(target: Target, image: Path, board: BoardAddress | None) -> 
     except BaseException:
         emulated.stop()
         raise
+
+
+def _check_serving(target: Target, serving: Serving) -> None:
+    if serving != _ANY and target.platform != "linux":
+        raise UsageError(f"{target.name} has one core and no threads", hint="leave --threads and --core out")
 
 
 def _check_address(target: Target, board: BoardAddress | None) -> None:

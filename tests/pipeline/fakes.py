@@ -23,6 +23,7 @@ from edgekit.artifacts import (
     MemoryUse,
     Model,
     Quantization,
+    Serving,
     TensorSpec,
 )
 from edgekit.device import BoardAddress, parse_board
@@ -151,11 +152,15 @@ class FakeStages:
         )
         return image
 
-    def _flash(self, target: Target, image: Image, board: BoardAddress | None) -> None:
+    @contextmanager
+    def _flash(self, target: Target, image: Image, board: BoardAddress | None) -> Iterator[None]:
         self.calls.append(f"flash {target.name} {board}")
+        yield None
 
     @contextmanager
-    def _open_board(self, target: Target, image: Image, board: BoardAddress | None) -> Iterator[FakeBoard]:
+    def _open_board(
+        self, target: Target, image: Image, board: BoardAddress | None, serving: Serving
+    ) -> Iterator[FakeBoard]:
         self.calls.append(f"open {target.name}")
         self.open_boards += 1
         try:

@@ -17,6 +17,7 @@ from edgekit.text import printable
 
 __all__ = [
     "SSH_FAILED",
+    "NotInstalledError",
     "accept_command",
     "busy_error",
     "connection_error",
@@ -40,6 +41,10 @@ _KNOWN_NAME: Final = re.compile(r"Host key for (\[?[A-Za-z0-9._:-]+\]?(?::\d+)?)
 _KNOWN_FILE: Final = re.compile(r"Offending \S+ key in (\S.*):\d+")
 # what ssh says on every connection and what is no reason of a failure
 _NOISE: Final = re.compile(r"Warning: Permanently added |\*\* |@{10}|Pseudo-terminal ")
+
+
+class NotInstalledError(DeviceError):
+    """The program is not on the board."""
 
 
 def connection_error(host: SshHost, doing: str, ended: Completed) -> EdgekitError:
@@ -79,7 +84,7 @@ def runner_error(host: SshHost, doing: str, ended: Completed, free_bytes: int | 
             hint="is it another kind of board than the target says? edgekit doctor --target TARGET",
         )
     if ended.code == NOT_FOUND:
-        return DeviceError(
+        return NotInstalledError(
             f"{where}: it is not on the board{words}",
             hint="put it there: edgekit flash DIR, or edgekit deploy",
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, NewType
 
+from edgekit.artifacts import Serving
 from edgekit.errors import UsageError
 from edgekit.text import printable
 
@@ -29,6 +30,7 @@ __all__ = [
     "machine_command",
     "rollback_command",
     "serve_command",
+    "serve_words",
     "status_command",
     "upload_command",
 ]
@@ -96,13 +98,18 @@ def health_command(program: Program) -> str:
     return f"{program} health"
 
 
-def serve_command(program: Program, *, threads: int | None, core: int | None) -> str:
-    words = [program, "serve"]
-    if threads is not None:
-        words += ["--threads", _number(threads, 1, MAX_THREADS, "threads")]
-    if core is not None:
-        words += ["--core", _number(core, 0, _MAX_CORE, "core")]
-    return " ".join(words)
+def serve_command(program: Program, serving: Serving) -> str:
+    return " ".join((program, *serve_words(serving)))
+
+
+def serve_words(serving: Serving) -> tuple[str, ...]:
+    """The runner's arguments that start the agent."""
+    words = ["serve"]
+    if serving.threads is not None:
+        words += ["--threads", _number(serving.threads, 1, MAX_THREADS, "threads")]
+    if serving.core is not None:
+        words += ["--core", _number(serving.core, 0, _MAX_CORE, "core")]
+    return tuple(words)
 
 
 def list_apps_command() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekit.device.ssh.channel import ChannelEnded, ChannelStuck
 from edgekit.device.ssh.connection import SshConnection
-from edgekit.device.ssh.failures import SSH_FAILED, connection_error, runner_error
+from edgekit.device.ssh.failures import SSH_FAILED, NotInstalledError, connection_error, runner_error
 from edgekit.device.transports.base import TransportClosedError
 from edgekit.errors import DeviceError
 
@@ -41,7 +41,7 @@ class SshTransport:
     def close(self) -> None:
         self._channel.close()
 
-    def _ended(self) -> TransportClosedError:
+    def _ended(self) -> DeviceError:
         ended = self._channel.ended()
         if ended.code == SSH_FAILED or ended.code < 0:
             error = connection_error(self._host, _DOING, ended)
@@ -49,4 +49,6 @@ class SshTransport:
             return TransportClosedError(f"the agent at {self.name} ended in the middle of its work")
         else:
             error = runner_error(self._host, _DOING, ended)
+            if isinstance(error, NotInstalledError):
+                return error
         return TransportClosedError(error.message, hint=error.hint)
