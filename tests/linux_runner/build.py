@@ -1,4 +1,4 @@
-"""The Linux runner around tests/device/toy_programs.c, for each machine that this one can build for and run."""
+"""The Linux runner around tests/device/toy_programs.c, for each machine that it can run on here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner built once for each machine, as it is shipped and with fault injection; a board for each test."""
+"""The runner built once for each machine, as it is shipped and with faults; a board for each test."""
 
 from __future__ import annotations
 

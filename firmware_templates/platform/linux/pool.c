@@ -80,7 +80,8 @@ static void *work_for_pool(void *number) {
     /* At the far end of this stack, so that an overflow can be told. */
     uint8_t signal_stack[SIGNAL_STACK_BYTES];
     stack_t stack = {.ss_sp = signal_stack, .ss_flags = 0, .ss_size = sizeof signal_stack};
-    (void)sigaltstack(&stack, NULL);
+    stack_t before;
+    (void)sigaltstack(&stack, &before);
     if (pool.first_core >= 0 && !edgekit_pin(pool.first_core + part)) {
         _exit(complain_errno(RUNNER_NOTHING, "a thread cannot be kept to its core"));
     }
@@ -104,8 +105,7 @@ static void *work_for_pool(void *number) {
         }
     }
     (void)pthread_mutex_unlock(&pool.mutex);
-    stack.ss_flags = SS_DISABLE;
-    (void)sigaltstack(&stack, NULL);
+    (void)sigaltstack(&before, NULL);
     return NULL;
 }
 

@@ -98,13 +98,13 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     _exit(128 + number);
 }
 
-static void catch_faults(void) {
+static void catch_faults(stack_t *before) {
     static uint8_t memory[SIGNAL_STACK_BYTES];
     static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
     stack_t stack = {.ss_sp = memory, .ss_flags = 0, .ss_size = sizeof memory};
     struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     (void)sigemptyset(&action.sa_mask);
-    (void)sigaltstack(&stack, NULL);  /* of this thread: a stack overflow must still be told */
+    (void)sigaltstack(&stack, before);  /* of this thread: a stack overflow must still be told */
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
         (void)sigaction(signals[i], &action, NULL);
     }
@@ -112,13 +112,15 @@ static void catch_faults(void) {
 
 static void *serve(void *unused) {
     uint8_t here = 0;
+    stack_t before;
     (void)unused;
     /* Above this frame lie the thread library's own data, which are not the program's stack. */
     if (stack_limit != NULL && &here > stack_limit && &here < stack_limit + STACK_BYTES) {
         stack_top = &here;
     }
-    catch_faults();
+    catch_faults(&before);
     edgekit_agent_serve();
+    (void)sigaltstack(&before, NULL);
     return NULL;
 }
 
