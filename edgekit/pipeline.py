@@ -38,7 +38,6 @@ from edgekit.data import (
 from edgekit.errors import (
     BudgetError,
     EdgekitError,
-    MissingToolError,
     ModelError,
     UsageError,
     VerificationError,
@@ -411,15 +410,13 @@ def profile_bundle(
 
     Raises:
         MissingToolError: The target's counter can't be read here; the message says why.
+        UsageError: It can't be read with so many threads.
     """
     bundle = stages.load_bundle(Path(directory))
     place = _Place(bundle.target, bundle.image, _address(board, stages), Serving(threads, core))
-    problem = stages.tick_problem(bundle.target)
+    problem = stages.unmeasurable(place.target, place.serving)
     if problem is not None:
-        raise MissingToolError(
-            f"nothing can be measured on {bundle.target.name}: {problem}",
-            hint=f"edgekit doctor --target {bundle.target.name}",
-        )
+        raise problem
     rows = random_rows(bundle.compiled.inputs, 1, seed)
     with _connected(place, stages) as client:
         measurement = _measure(client, bundle.compiled, rows, place, runs, progress, stages)
@@ -679,12 +676,11 @@ def _ask(
     if not verified.verification.passed:
         return _Answers(verified.verification, accuracy, None)
     measurement = None
-    problem = stages.tick_problem(place.target)
+    problem = stages.unmeasurable(place.target, place.serving)
     if problem is None:
         measurement = _measure(board, compiled, rows, place, runs, progress, stages)
     else:
-        doctor = f"edgekit doctor --target {place.target.name}"
-        progress(Notice(f"nothing was measured: {problem}; `{doctor}` says what to do"))
+        progress(Notice(f"nothing was measured: {problem.message}; {problem.hint or ''}".rstrip("; ")))
     return _Answers(verified.verification, accuracy, measurement)
 
 

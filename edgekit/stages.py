@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy.typing as npt
 
 from edgekit.artifacts import CompiledModel, Image, Model, Serving
+from edgekit.errors import EdgekitError
 from edgekit.profile import Health, Meter
 from edgekit.target import Target
 from edgekit.verify import Runner
@@ -117,10 +118,10 @@ def _health(target: Target, image: Image, board: BoardAddress | None) -> Health 
     return board_health(target, image.path, board, app=image.app)
 
 
-def _tick_problem(target: Target) -> str | None:
-    from edgekit.device import tick_problem
+def _unmeasurable(target: Target, serving: Serving) -> EdgekitError | None:
+    from edgekit.device import unmeasurable
 
-    return tick_problem(target)
+    return unmeasurable(target, serving)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class Stages:
     ] = _open_board
     health: Callable[[Target, Image, BoardAddress | None], Health | None] = _health
     """The state of the board, where it can tell; before and after a measurement."""
-    tick_problem: Callable[[Target], str | None] = _tick_problem
+    unmeasurable: Callable[[Target, Serving], EdgekitError | None] = _unmeasurable
     """Why nothing can be measured on a target; None where it can."""
 
 

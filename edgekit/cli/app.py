@@ -18,7 +18,9 @@ from edgekit.cli import (
     init,
     profile,
     report,
+    rollback,
     run,
+    status,
     targets,
 )
 from edgekit.cli.failures import report_failure
@@ -36,6 +38,8 @@ _ORDER: Final = (
     "flash",
     "run",
     "profile",
+    "status",
+    "rollback",
     "targets",
     "report",
     "doctor",
@@ -102,6 +106,8 @@ app.command("compile")(compile_command.command)
 app.command("flash")(flash.command)
 app.command("run")(run.command)
 app.command("profile")(profile.command)
+app.command("status")(status.command)
+app.command("rollback")(rollback.command)
 app.add_typer(targets.app, name="targets")
 app.command("report")(report.command)
 app.command("doctor")(doctor.command)

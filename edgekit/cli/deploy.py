@@ -9,6 +9,7 @@ import typer
 from edgekit.cli.options import (
     BoardOption,
     CalibrationOption,
+    CoreOption,
     DataOption,
     DebugFlag,
     JsonFlag,
@@ -20,6 +21,7 @@ from edgekit.cli.options import (
     SeedOption,
     ShapeOption,
     TargetOption,
+    ThreadsOption,
     parse_limit,
 )
 from edgekit.cli.session import Session
@@ -54,6 +56,8 @@ def command(
         ),
     ] = None,
     runs: RunsOption = None,
+    threads: ThreadsOption = None,
+    core: CoreOption = None,
     seed: SeedOption = None,
     max_instructions: Annotated[
         str | None, typer.Option(metavar="N", help="Budget of an emulated board, for example 16M.")
@@ -113,6 +117,8 @@ def command(
             shapes=chosen.shapes,
             samples=chosen.samples,
             runs=runs or own_runs,
+            threads=threads,
+            core=core,
             seed=chosen.seed,
             budget=budget,
             directory=output

@@ -14,6 +14,7 @@ from edgekit.text import printable
 __all__ = [
     "BoardOption",
     "CalibrationOption",
+    "CoreOption",
     "DataOption",
     "DebugFlag",
     "JsonFlag",
@@ -25,6 +26,7 @@ __all__ = [
     "SeedOption",
     "ShapeOption",
     "TargetOption",
+    "ThreadsOption",
     "parse_limit",
     "parse_shapes",
 ]
@@ -51,7 +53,7 @@ BoardOption = Annotated[
     typer.Option(
         "--board",
         metavar="BOARD",
-        help="serial:/dev/tty… or serial:<usb serial number>. [env: EDGEKIT_BOARD]",
+        help="ssh:[user@]host, serial:/dev/tty… or serial:<usb serial number>. [env: EDGEKIT_BOARD]",
     ),
 ]
 DataOption = Annotated[
@@ -75,6 +77,14 @@ OutputOption = Annotated[
 ]
 RunsOption = Annotated[
     int | None, typer.Option("--runs", min=1, metavar="N", help="How often a run is measured.")
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, metavar="N", help="Threads of the program, on Linux; 1 by default."),
+]
+CoreOption = Annotated[
+    int | None,
+    typer.Option("--core", min=0, metavar="K", help="The first thread's core, on Linux; any by default."),
 ]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", min=0, metavar="N", help="Of random rows, splits and choices of rows.")

@@ -10,6 +10,7 @@ import typer
 from edgekit.cli.options import (
     BoardOption,
     CalibrationOption,
+    CoreOption,
     DataOption,
     DebugFlag,
     JsonFlag,
@@ -19,6 +20,7 @@ from edgekit.cli.options import (
     SeedOption,
     ShapeOption,
     TargetOption,
+    ThreadsOption,
 )
 from edgekit.cli.session import Session
 from edgekit.cli.settings import (
@@ -42,6 +44,8 @@ def command(
     target: TargetOption = None,
     board: BoardOption = None,
     runs: RunsOption = None,
+    threads: ThreadsOption = None,
+    core: CoreOption = None,
     data: DataOption = None,
     calibration: CalibrationOption = None,
     shape: ShapeOption = None,
@@ -88,7 +92,8 @@ def command(
             )
             own_runs = chosen.own.profile.runs if chosen.own else None
             address = board_name(board, resolved, project)
-            flash_bundle(bundle, board=address, progress=progress)
+            # what nobody has verified is measured, and not what the board goes on with
+            flash_bundle(bundle, board=address, keep=False, progress=progress)
         else:
             resolved = load_bundle(bundle).target
             if target is not None and target != resolved.name:
@@ -97,7 +102,13 @@ def command(
                 )
             address = board_name(board, resolved, project)
         found = profile_bundle(
-            bundle, board=address, runs=runs or own_runs, seed=seed or 0, progress=progress
+            bundle,
+            board=address,
+            runs=runs or own_runs,
+            seed=seed or 0,
+            threads=threads,
+            core=core,
+            progress=progress,
         )
     session.document(part("edgekit.profile/1", found.document))
     session.show(deploy_table(found.document))

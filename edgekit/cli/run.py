@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.flash import BundleArgument
-from edgekit.cli.options import BoardOption, DebugFlag, JsonFlag, QuietFlag
+from edgekit.cli.options import BoardOption, CoreOption, DebugFlag, JsonFlag, QuietFlag, ThreadsOption
 from edgekit.cli.session import Session
 from edgekit.cli.settings import board_name, project_of_this_folder
 from edgekit.errors import UsageError
@@ -35,6 +35,8 @@ def command(
         bool, typer.Option("--dequantize", help="Write real values as float32 instead of stored integers.")
     ] = False,
     board: BoardOption = None,
+    threads: ThreadsOption = None,
+    core: CoreOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
     debug: DebugFlag = False,
@@ -56,7 +58,12 @@ def command(
     arrays = [read_array(path) for path in inputs]
     with session.progress() as progress:
         answers = run_bundle(
-            bundle, arrays, board=board_name(board, loaded.target, project), progress=progress
+            bundle,
+            arrays,
+            board=board_name(board, loaded.target, project),
+            threads=threads,
+            core=core,
+            progress=progress,
         )
     if dequantize:
         answers = tuple(dequantized(values, spec) for values, spec in zip(answers, specs, strict=True))

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgekit.report.document import DeployDocument, MemorySection, ProfileSection
+from edgekit.report.document import ConditionsSection, DeployDocument, MemorySection, ProfileSection
 from edgekit.text import printable
 
 __all__ = ["deploy_table", "plain_table"]
@@ -104,12 +104,18 @@ def _verdicts(document: DeployDocument) -> list[tuple[str, str]]:
 
 def _profile(profile: ProfileSection) -> RenderableType:
     unit = _UNIT_NAMES[profile.unit]
-    trust = "" if profile.trusted or profile.unit == "instructions" else ", by a clock that is not trusted"
+    trust = "" if profile.trusted or profile.unit == "instructions" else f", {_distrust(profile)}"
+    threads = "" if profile.threads == 1 else f", {profile.threads} threads"
     whole = Text(
         f"{_cost(profile.p50)} {unit} a run (p10 {_cost(profile.p10)}, p90 {_cost(profile.p90)}, "
-        f"{profile.runs} runs{trust})",
+        f"{profile.runs} runs{threads}{trust})",
         style="bold",
     )
+    notes = [
+        Text(f"not trusted: {printable(reason)}", style="yellow") for reason in profile.untrusted_because
+    ]
+    if profile.conditions is not None:
+        notes.append(Text(_conditions(profile.conditions), style="dim"))
     small, factor = ("ns", 1000.0) if profile.unit == "us" else (unit, 1.0)
     total = sum(operator.p50 for operator in profile.operators)
     rows = [
@@ -133,7 +139,28 @@ def _profile(profile: ProfileSection) -> RenderableType:
         ("share", "right"),
         (f"{small}/MAC" if profile.unit == "us" else "per MAC", "right"),
     ]
-    return Group(whole, plain_table(headings, rows, flexible=1)) if rows else whole
+    return Group(whole, *notes, *([plain_table(headings, rows, flexible=1)] if rows else []))
+
+
+def _distrust(profile: ProfileSection) -> str:
+    return "not trusted" if profile.untrusted_because else "by a clock that is not trusted"
+
+
+def _conditions(conditions: ConditionsSection) -> str:
+    """One line of what the board said of itself; of what it can't tell nothing."""
+    first, last = conditions.frequency_before_khz, conditions.frequency_after_khz
+    cold, hot = conditions.temperature_before_millicelsius, conditions.temperature_after_millicelsius
+    facts = [
+        None if conditions.machine is None else conditions.machine,
+        None if conditions.cores is None else f"{conditions.cores} cores",
+        None if conditions.core is None else f"bound to core {conditions.core}",
+        None if conditions.governor is None else f"governor {conditions.governor}",
+        None if first is None or last is None else f"{first / 1000:,.0f} → {last / 1000:,.0f} MHz",
+        None if cold is None or hot is None else f"{cold / 1000:.1f} → {hot / 1000:.1f} °C",
+        None if conditions.throttled_after is None else f"throttled {conditions.throttled_after:#x}",
+        None if conditions.clock is None else f"clock {conditions.clock}",
+    ]
+    return "board: " + printable(", ".join(fact for fact in facts if fact is not None))
 
 
 def _cost(value: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekit.device.board import BoardAddress, parse_board
 from edgekit.device.client import BoardInfo, Client, HighWater, ProgramInfo, TensorInfo, Timeouts
-from edgekit.device.connect import board_health, flash, flashed, open_board, tick_problem
+from edgekit.device.connect import board_health, flash, flashed, open_board, unmeasurable
 from edgekit.device.faults import DeviceFaultError
 
 __all__ = [
@@ -21,5 +21,5 @@ __all__ = [
     "flashed",
     "open_board",
     "parse_board",
-    "tick_problem",
+    "unmeasurable",
 ]

@@ -26,13 +26,13 @@ from edgekit.device.transports.serial import (
     find_by_usb_id,
     list_serial_ports,
 )
-from edgekit.errors import DeviceError, MissingToolError, TargetError, UsageError
+from edgekit.errors import DeviceError, EdgekitError, MissingToolError, TargetError, UsageError
 from edgekit.target import MachineEmulator, UserEmulator
 
 if TYPE_CHECKING:
     from edgekit.target import Target
 
-__all__ = ["board_health", "flash", "flashed", "flashers_of", "open_board", "tick_problem"]
+__all__ = ["board_health", "flash", "flashed", "flashers_of", "open_board", "unmeasurable"]
 
 _DEFAULT_BAUD = 115_200
 _ANY = Serving()
@@ -97,13 +97,25 @@ def board_health(
         return health_of(connection, app, version_of(image))
 
 
-def tick_problem(target: Target) -> str | None:
+def unmeasurable(target: Target, serving: Serving) -> EdgekitError | None:
     """Why nothing can be measured on this target; None where it can."""
     if not isinstance(target.emulator, UserEmulator):
         return None
-    from edgekit.device.emulated_ssh import tick_problem as problem_of_emulated
+    if (serving.threads or 1) > 1:
+        # all threads add to one counter without a lock: it would say less than was run
+        return UsageError(
+            f"{target.name} is emulated and its instructions are counted right for one thread only",
+            hint="leave --threads out; a real board measures the time of several",
+        )
+    from edgekit.device.emulated_ssh import tick_problem
 
-    return problem_of_emulated(target)
+    problem = tick_problem(target)
+    if problem is None:
+        return None
+    return MissingToolError(
+        f"instructions can't be counted on {target.name}: {problem}",
+        hint=f"edgekit doctor --target {target.name}",
+    )
 
 
 def flash(target: Target, image: Path, board: BoardAddress | None) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Protocol
 from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 import edgekit
-from edgekit.artifacts import CompiledModel, Image, Measurement, MemoryUse, Verification
+from edgekit.artifacts import CompiledModel, Conditions, Image, Measurement, MemoryUse, Verification
 from edgekit.errors import ModelError
 from edgekit.text import printable
 
@@ -27,6 +27,7 @@ __all__ = [
     "SCHEMA",
     "AccuracySection",
     "ArtifactsSection",
+    "ConditionsSection",
     "DeployDocument",
     "MemorySection",
     "ModelSection",
@@ -36,6 +37,7 @@ __all__ = [
     "Source",
     "TargetSection",
     "VerifySection",
+    "conditions_section",
     "deploy_document",
     "memory_section",
     "profile_section",
@@ -136,6 +138,27 @@ class OperatorSection:
 
 
 @dataclass(frozen=True, slots=True)
+class ConditionsSection:
+    """What a Linux board said of itself before and after the measurement. Null is what it can't tell."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    machine: str | None
+    kernel: str | None
+    clock: str | None
+    cores: int | None
+    core: Count | None
+    """The core that the first thread was bound to."""
+    governor: str | None
+    frequency_before_khz: int | None
+    frequency_after_khz: int | None
+    temperature_before_millicelsius: int | None
+    temperature_after_millicelsius: int | None
+    throttled_before: int | None
+    throttled_after: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class ProfileSection:
     """Cost of one inference: percentiles of the uninstrumented runs, and each operator."""
 
@@ -148,6 +171,9 @@ class ProfileSection:
     p50: Cost
     p90: Cost
     operators: tuple[OperatorSection, ...]
+    threads: Annotated[int, Field(ge=1)] = 1
+    conditions: ConditionsSection | None = None
+    untrusted_because: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +304,26 @@ def profile_section(measurement: Measurement) -> ProfileSection:
             )
             for operator in measurement.operators
         ),
+        threads=measurement.threads,
+        conditions=None if measurement.conditions is None else conditions_section(measurement.conditions),
+        untrusted_because=measurement.untrusted_because,
+    )
+
+
+def conditions_section(conditions: Conditions) -> ConditionsSection:
+    return ConditionsSection(
+        machine=conditions.machine,
+        kernel=conditions.kernel,
+        clock=conditions.clock,
+        cores=conditions.cores,
+        core=conditions.core,
+        governor=conditions.governor,
+        frequency_before_khz=conditions.frequency_before_khz,
+        frequency_after_khz=conditions.frequency_after_khz,
+        temperature_before_millicelsius=conditions.temperature_before_millicelsius,
+        temperature_after_millicelsius=conditions.temperature_after_millicelsius,
+        throttled_before=conditions.throttled_before,
+        throttled_after=conditions.throttled_after,
     )
 
 

@@ -24,7 +24,10 @@ FIELDS = {
         "mode", "passed", "bit_exact", "samples", "tolerance", "max_abs_error", "first_difference",
     ],
     "accuracy": ["metric", "value", "samples", "measured_on"],
-    "profile": ["unit", "trusted", "runs", "p10", "p50", "p90", "operators"],
+    "profile": [
+        "unit", "trusted", "runs", "p10", "p50", "p90", "operators", "threads", "conditions",
+        "untrusted_because",
+    ],
     "artifacts": ["directory", "image", "manifest"],
 }  # fmt: skip
 OPERATOR_FIELDS = ["id", "name", "op", "schedule", "macs", "p50"]
