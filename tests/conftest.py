@@ -11,6 +11,9 @@ from hypothesis import settings
 
 from tests.campaign import is_campaign
 
+# ONNX Runtime reports models to its makers unless it is told not to before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # A working day's run draws the same examples every time; a campaign draws new ones. No deadline: other work

@@ -1,7 +1,8 @@
 """Shape arithmetic of ONNX files, worked out while importing.
 
-Exporters write a reshape of a dynamic batch as Shape → Gather → Unsqueeze → Concat → Reshape.
-Once the inputs are fixed all but the Reshape are constants of a few integers.
+Exporters write a reshape of a dynamic batch as Shape → Gather → Unsqueeze → Concat → Reshape, and the widths
+of a padding as ConstantOfShape → Concat → Reshape → Slice → Transpose → Reshape → Cast → Pad. Once the inputs
+are fixed all but the last are constants of a few integers.
 """
 
 from __future__ import annotations
@@ -50,9 +51,26 @@ def _slice(node: NodeProto, inputs: Sequence[Integers]) -> Integers:
     starts, ends = (int(v.reshape(())) if v.size == 1 else None for v in inputs[1:3])
     axis = int(inputs[3].reshape(())) if len(inputs) > 3 else 0
     step = int(inputs[4].reshape(())) if len(inputs) > 4 else 1
-    if values.ndim != 1 or axis not in (0, -1) or starts is None or ends is None:
+    if starts is None or ends is None or not -values.ndim <= axis < values.ndim:
         raise ValueError("a shape is sliced along several axes")
-    return values[starts:ends:step]
+    return values[(slice(None),) * (axis % values.ndim) + (slice(starts, ends, step),)]
+
+
+def _filled(node: NodeProto, inputs: Sequence[Integers]) -> Integers:
+    shape = tuple(int(size) for size in inputs[0].ravel())
+    value = _attribute(node, "value", None)
+    if value is None or value.data_type not in INTEGER_TYPES or not 0 <= np.prod(shape) <= MAX_ELEMENTS:
+        raise ValueError("a shape is filled with something else than a few integers")
+    return np.full(shape, onnx.numpy_helper.to_array(value).reshape(()))
+
+
+def _reshape(node: NodeProto, inputs: Sequence[Integers]) -> Integers:
+    values, wanted = inputs
+    keeps = not _attribute(node, "allowzero", 0)
+    shape = [
+        values.shape[axis] if size == 0 and keeps else int(size) for axis, size in enumerate(wanted.ravel())
+    ]
+    return values.reshape(shape)
 
 
 def _divide(node: NodeProto, inputs: Sequence[Integers]) -> Integers:
@@ -65,14 +83,17 @@ FOLDED: Mapping[str, Callable[[NodeProto, Sequence[Integers]], Integers] | None]
     "Shape": None,
     "Add": lambda node, inputs: inputs[0] + inputs[1],
     "Cast": _cast,
+    "ConstantOfShape": _filled,
     "Concat": lambda node, inputs: np.concatenate(inputs, axis=_attribute(node, "axis", 0)),
     "Div": _divide,
     "Gather": lambda node, inputs: np.take(inputs[0], inputs[1], axis=_attribute(node, "axis", 0)),
     "Identity": lambda node, inputs: inputs[0],
     "Mul": lambda node, inputs: inputs[0] * inputs[1],
+    "Reshape": _reshape,
     "Slice": _slice,
     "Squeeze": lambda node, inputs: np.squeeze(inputs[0], _axes(node, inputs) or None),
     "Sub": lambda node, inputs: inputs[0] - inputs[1],
+    "Transpose": lambda node, inputs: np.transpose(inputs[0], _attribute(node, "perm", None)),
     "Unsqueeze": lambda node, inputs: np.expand_dims(inputs[0], _axes(node, inputs)),
 }
 

@@ -184,7 +184,13 @@ def quantize_onnx(checked: CheckedOnnx, calibration: Sequence[npt.NDArray[np.gen
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
                 # Not CalibMaxIntermediateOutputs: ONNX Runtime 1.31 throws away what it collected so far.
-                extra_options={"ActivationSymmetric": False, "WeightSymmetric": True, "QuantizeBias": True},
+                extra_options={
+                    "ActivationSymmetric": False,
+                    "WeightSymmetric": True,
+                    "QuantizeBias": True,
+                    # Otherwise a pool or a reshape that reads the model's input stays in float.
+                    "ForceQuantizeNoInputCheck": True,
+                },
             )
             return infer_shapes(onnx.load(quantized, load_external_data=False))
         except (ModelError, UnsupportedError):

@@ -9,6 +9,7 @@ Exit code 1 when int8 loses more than a point, or the board's answers are not th
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,7 @@ MAX_LOSS_POINTS: Final = 1.0
 
 def float_accuracy(model: Path, dataset: Dataset) -> float:
     """Share of the test images that the float ONNX file answers right, by ONNX Runtime on one thread."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it reports models to its makers otherwise
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

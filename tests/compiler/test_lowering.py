@@ -191,3 +191,14 @@ def test_grouped_convolution_is_refused_with_its_groups(groups: int) -> None:
         return graph.requantized(value, 0.1, 0)
 
     assert "in 2 groups" in refusal(qdq_model([(1, 4, 4, 4)], body))
+
+
+def test_an_activation_of_a_float_input_is_the_clamp_of_its_quantize() -> None:
+    program = lower_model(
+        qdq_model([(1, 4)], lambda g, x: g.requantized(g.emit(relax.op.nn.relu(x)), 0.25, -100))
+    )
+    assert names(program) == ["quantize"]
+    assert program.inputs[0][0].dtype == "float32"
+    quantize = program.steps[0].operator
+    assert isinstance(quantize, op.Quantize)
+    assert quantize.clamp == op.Clamp(-100, 127)

@@ -246,15 +246,25 @@ def _quantize(site: Site, args: Sequence[Value]) -> Value:
             result = move(result)
         return result
     if isinstance(value, Float):
-        operator = op.Quantize(quantization.scale, quantization.zero_point, op.FullRange)
-        tensor = site.builder.step(operator, (value.tensor,), site.place, site.name, site.shape, quantization)
-        return Stored(tensor, identity_order(len(site.shape)), offset)
+        tensor, order = _quantized(site, value).emit(quantization, op.FullRange)
+        return Stored(tensor, order, offset)
     real = _real_operand(value, "its input")
     if _same(real.quantization, quantization):
         return Stored(real.tensor, real.order, offset)
     pending = _requantized(site, real)
     tensor, order = pending.emit(quantization, op.FullRange)
     return Stored(tensor, order, offset)
+
+
+def _quantized(site: Site, value: Float) -> Pending:
+    """A float32 tensor that is to be stored as integers, perhaps clamped."""
+
+    def emit(quantization: Quantization, clamp: op.Clamp) -> tuple[int, Order]:
+        operator = op.Quantize(quantization.scale, quantization.zero_point, clamp)
+        tensor = site.builder.step(operator, (value.tensor,), site.place, site.name, site.shape, quantization)
+        return tensor, identity_order(len(site.shape))
+
+    return Pending(emit, site.shape, site.place)
 
 
 def _quantize_constant(
@@ -526,6 +536,8 @@ def _apply_bounds(site: Site, value: Value, low: float, high: float) -> Value:
         return value.clamped(low, high)
     if isinstance(value, Stored):
         return _clip_stored(site, value, low, high)
+    if isinstance(value, Float):
+        return _quantized(site, value).clamped(low, high)
     return _requantized(site, _real_operand(value, "its input"), quotient=np.float32).clamped(low, high)
 
 

@@ -1,0 +1,88 @@
+"""Float ONNX graphs with the shape arithmetic that exporters write, and pools that read the input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgekit.compiler import lower_model
+from edgekit.compiler.operators import AveragePool, Conv2D
+from edgekit.compiler.program import Program
+from edgekit.frontend import load_model
+
+RNG = np.random.default_rng(0)
+SHAPE = (1, 2, 6, 6)
+
+
+def constant(name: str, values: Any, dtype: type = np.int64) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.asarray(values, dtype)))
+
+
+def lowered(nodes: list[onnx.NodeProto], path: Path) -> Program:
+    """The integer program of a float graph from `x` to `y` with convolution weights `w` (3, 2, 3, 3)."""
+    weights = numpy_helper.from_array(RNG.normal(size=(3, 2, 3, 3)).astype(np.float32), "w")
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [weights],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return lower_model(load_model(path, calibration=[RNG.normal(size=(8, *SHAPE[1:])).astype(np.float32)]))
+
+
+def test_padding_as_torch_exports_it_folds_into_the_convolution(tmp_path: Path) -> None:
+    """`torch.nn.ZeroPad2d((1, 0, 2, 1))`: the widths come last axis first and are turned at run time."""
+    zero = helper.make_tensor("value", TensorProto.INT64, [1], [0])
+    nodes = [
+        constant("rank", [4]),
+        constant("given", [1, 0, 2, 1]),
+        helper.make_node(
+            "ConstantOfShape",
+            ["rank"],
+            ["rest"],
+            value=zero,
+        ),
+        helper.make_node("Concat", ["given", "rest"], ["all"], axis=0),
+        constant("pairs", [-1, 2]),
+        helper.make_node("Reshape", ["all", "pairs"], ["by_axis"]),
+        constant("axis", [0]),
+        constant("last", [-1]),
+        constant("first", [-(2**63) + 1]),
+        constant("back", [-1]),
+        helper.make_node("Slice", ["by_axis", "last", "first", "axis", "back"], ["turned"]),
+        helper.make_node("Transpose", ["turned"], ["before_after"], perm=[1, 0]),
+        constant("flat", [-1]),
+        helper.make_node("Reshape", ["before_after", "flat"], ["widths_as_read"]),
+        helper.make_node("Cast", ["widths_as_read"], ["widths"], to=TensorProto.INT64),
+        constant("zero", 0.0, np.float32),
+        helper.make_node("Relu", ["x"], ["positive"]),
+        helper.make_node("Pad", ["positive", "widths", "zero"], ["padded"], mode="constant"),
+        helper.make_node("Conv", ["padded", "w"], ["y"]),
+    ]
+    program = lowered(nodes, tmp_path / "pad.onnx")
+    convolution = next(s.operator for s in program.steps if isinstance(s.operator, Conv2D))
+    shape = program.outputs[0][0].shape
+    assert shape == (1, 3, 7, 5)
+    paddings = [convolution.window.padding] + [
+        (s.operator.before[2], s.operator.before[3], s.operator.after[2], s.operator.after[3])
+        for s in program.steps
+        if s.operator.NAME == "pad"
+    ]
+    assert (2, 1, 1, 0) in paddings
+
+
+def test_a_pool_that_reads_the_input_is_quantised(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("AveragePool", ["x"], ["small"], kernel_shape=[2, 2], strides=[1, 1]),
+        helper.make_node("Conv", ["small", "w"], ["y"]),
+    ]
+    program = lowered(nodes, tmp_path / "pool.onnx")
+    assert isinstance(program.steps[1].operator, AveragePool)
+    assert program.inputs[0][0].dtype == "int8"
