@@ -47,6 +47,7 @@ class Check:
     status: Literal["ok", "missing", "note"]
     detail: str
     mend: str | None = None
+    about: Literal["machine", "board"] = "machine"
 
 
 def all_checks(targets: Sequence[Target], *, chosen: bool) -> tuple[Check, ...]:

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.options import DebugFlag, JsonFlag, QuietFlag
+from edgekit.cli.options import BoardOption, DebugFlag, JsonFlag, QuietFlag
 from edgekit.cli.session import Session
-from edgekit.errors import MissingToolError
+from edgekit.cli.settings import board_name, project_of_this_folder
+from edgekit.errors import DeviceError, MissingToolError
 
 __all__ = ["command"]
 
@@ -21,20 +22,29 @@ def command(
         str | None,
         typer.Option("--target", "-t", metavar="TARGET", help="Check what this board needs; all by default."),
     ] = None,
+    board: BoardOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Check packages, compilers, emulators and serial ports."""
+    """Check packages, compilers, emulators and ports; with a Linux board as TARGET the board too."""
     session = Session.of(context, json=json, quiet=quiet, debug=debug)
 
     from edgekit.cli.checks import all_checks
+    from edgekit.cli.ssh_checks import linux_board_checks, ssh_check
     from edgekit.cli.tables import plain_table
+    from edgekit.device import parse_board
     from edgekit.target import list_targets, load_target
 
-    checks = all_checks(
-        list_targets() if target is None else (load_target(target),), chosen=target is not None
-    )
+    if target is None:
+        checks = (*all_checks(list_targets(), chosen=False), ssh_check())
+    else:
+        resolved = load_target(target)
+        checks = all_checks((resolved,), chosen=True)
+        if resolved.transport.kind == "ssh":
+            address = board_name(board, resolved, project_of_this_folder())
+            place = None if address is None else parse_board(address)
+            checks = (*checks, *linux_board_checks(resolved, place))
     session.document(
         {
             "schema": "edgekit.doctor/1",
@@ -56,7 +66,8 @@ def command(
             session.show(f"{check.name}: {check.mend}")
     missing = [check for check in checks if check.status == "missing"]
     if missing:
-        raise MissingToolError(
+        kind = MissingToolError if any(check.about == "machine" for check in missing) else DeviceError
+        raise kind(
             f"{len(missing)} thing(s) are missing: {', '.join(check.name for check in missing)}",
             hint=missing[0].mend,
         )

@@ -12,12 +12,13 @@ from edgekit.device.ssh.failures import runner_error
 from edgekit.device.ssh.remote import (
     Program,
     free_space_command,
+    governor_command,
     health_command,
     long_bits_command,
     machine_command,
 )
 
-__all__ = ["BoardHealth", "free_space", "health", "machine_and_word_bits", "parse_health"]
+__all__ = ["BoardHealth", "free_space", "governor", "health", "machine_and_word_bits", "parse_health"]
 
 _Value = TypeVar("_Value")
 
@@ -84,6 +85,12 @@ def machine_and_word_bits(connection: SshConnection) -> tuple[str | None, int | 
         _reader(_WORD, str)(_last_line(machine.stdout)),
         _reader(_COUNT, int)(_last_line(bits.stdout)),
     )
+
+
+def governor(connection: SshConnection) -> str | None:
+    """That of the first core, from a board on which no runner is yet."""
+    ended = connection.run(governor_command(), "asking for the board's governor")
+    return _reader(_WORD, str)(_last_line(ended.stdout)) if ended.code == 0 else None
 
 
 def free_space(connection: SshConnection) -> int | None:

@@ -20,6 +20,7 @@ __all__ = [
     "check_app",
     "current_program",
     "free_space_command",
+    "governor_command",
     "health_command",
     "hold_command",
     "incoming_program",
@@ -123,6 +124,10 @@ def machine_command() -> str:
 
 def long_bits_command() -> str:
     return "getconf LONG_BIT"
+
+
+def governor_command() -> str:
+    return "cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 
 
 def free_space_command() -> str:
