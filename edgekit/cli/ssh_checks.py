@@ -99,7 +99,7 @@ def _facts(target: Target, connection: SshConnection, facts: BoardFacts) -> Iter
 
 
 def architecture_check(target: Target, machine: str | None, word_bits: int | None) -> Check:
-    """Whether a static program of the target's triple runs there. A 64-bit kernel may have 32-bit programs."""
+    """Whether a static program of the target's triple runs there. A 64-bit kernel may run 32-bit ones."""
     name = f"architecture of {target.name}"
     triple = target.compile.mtriple or ""
     found = f"{machine or 'unknown'}, {word_bits or '?'}-bit programs"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import threading
 import time
@@ -19,12 +20,12 @@ from typing import IO, Final
 from edgekit.device.processes import OwnedProcess
 from edgekit.errors import DeviceError, MissingToolError
 
-__all__ = ["Channel", "ChannelEnded", "ChannelStuck", "Completed"]
+__all__ = ["GOODBYE_S", "Channel", "ChannelEnded", "ChannelStuck", "Completed"]
 
 _CHUNK: Final = 65536
 _KEPT_STDERR_BYTES: Final = 8192
 _MAX_STDOUT_BYTES: Final = 1 << 20
-_GOODBYE_S: Final = 2.0
+GOODBYE_S: Final = 2.0
 _EXIT_S: Final = 10.0
 _KILLED: Final = -9
 
@@ -172,11 +173,17 @@ class Channel:
         self.close()
         return Completed(code, stdout, self._words.text())
 
-    def close(self) -> None:
-        """End the remote program by the end of its input, and the process in any case. Raises nothing."""
+    def close(self, goodbye_s: float = GOODBYE_S) -> None:
+        """End the remote program by the end of its input, and the process in any case, with what it started
+        (a jump host's ssh). Raises nothing.
+        """
         self.close_input()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._owned.process.wait(_GOODBYE_S)
+        try:
+            self._owned.process.wait(max(goodbye_s, 0.0))
+        except subprocess.TimeoutExpired:
+            # it leads a process group of its own, which is there as long as nobody has waited for it
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._owned.process.pid, signal.SIGKILL)
         self._owned.stop()
         self._words.join()
 
@@ -207,12 +214,12 @@ class _Words:
 
     def text(self) -> str:
         """Waits a moment for what is still in the pipe: a process has ended before its words are read."""
-        self._thread.join(_GOODBYE_S / 4)
+        self._thread.join(GOODBYE_S / 4)
         with self._lock:
             return (self._first + self._last).decode(errors="replace")
 
     def join(self) -> None:
-        self._thread.join(_GOODBYE_S)
+        self._thread.join(GOODBYE_S)
 
     def _drain(self) -> None:
         try:

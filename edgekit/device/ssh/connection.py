@@ -11,13 +11,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from edgekit.device.ssh.argv import Patience, control_path, exit_argv, session_argv
-from edgekit.device.ssh.channel import Channel, ChannelStuck, Completed
+from edgekit.device.ssh.channel import GOODBYE_S, Channel, ChannelStuck, Completed
 from edgekit.device.ssh.failures import SSH_FAILED, connection_error, silence_error
 from edgekit.device.ssh.host import SshHost
 
@@ -80,7 +81,10 @@ class SshConnection:
     def close(self) -> None:
         """End all channels and the connection. May be called more than once; raises nothing."""
         for channel in self._channels:
-            channel.close()
+            channel.close_input()
+        deadline = time.monotonic() + GOODBYE_S
+        for channel in self._channels:
+            channel.close(deadline - time.monotonic())
         self._channels.clear()
         if self._folder is None or self._control is None:
             return
