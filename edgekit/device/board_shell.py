@@ -9,6 +9,7 @@ A command that starts an executable of the board's machine runs it under QEMU. E
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -17,7 +18,6 @@ import signal
 import stat
 import sys
 from dataclasses import dataclass
-from types import FrameType
 from typing import Final, NoReturn
 
 __all__ = ["BoardShell", "Command", "main", "parse"]
@@ -34,6 +34,7 @@ _PART: Final = re.compile(r"""'([^']*)'|"([^"]*)"|([^'"]+)""")
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _FORWARDED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _PR_SET_PDEATHSIG: Final = 1
+_LOOK_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,10 @@ def _run_counted(argv: list[str], environment: dict[str, str], folder: str) -> i
     os.close(_new_file(ticks))
     environment["EDGEKIT_TICK_FILE"] = ticks
     try:
-        status = _run(argv, environment)
+        status = _run(argv, environment, folder)
     finally:
-        os.unlink(ticks)  # noqa: PTH108
+        with contextlib.suppress(OSError):
+            os.unlink(ticks)  # noqa: PTH108
     if os.WIFSIGNALED(status):
         _die_of(os.WTERMSIG(status))
     return os.WEXITSTATUS(status)
@@ -158,32 +160,38 @@ def _new_file(path: str) -> int:
     return file
 
 
-def _run(argv: list[str], environment: dict[str, str]) -> int:
-    """The wait status of a child that has this process's streams, gets its signals and dies with it."""
+def _run(argv: list[str], environment: dict[str, str], session: str) -> int:
+    """The wait status of a child that has this process's streams, gets its signals and dies with it.
+
+    The child is killed when the folder `session` is gone: then the board has ended, and what should have
+    ended this process was killed itself.
+    """
     from ctypes import CDLL
 
     prctl = CDLL(None).prctl
     parent = os.getpid()
-    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    waited_for = (signal.SIGCHLD, *_FORWARDED)
+    signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
     child = os.fork()
     if child == 0:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, waited_for)
         if os.getppid() == parent:
             os.execve(argv[0], argv, environment)
         os._exit(127)
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        os.kill(child, number)
-
-    for number in _FORWARDED:
-        signal.signal(number, forward)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     # The program alone holds the streams, so that what it closes is closed.
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
-    return os.waitpid(child, 0)[1]
+    while True:
+        happened = signal.sigtimedwait(waited_for, _LOOK_S)
+        if happened is None and not os.path.isdir(session):  # noqa: PTH112
+            os.kill(child, signal.SIGKILL)
+        elif happened is not None and happened.si_signo != signal.SIGCHLD:
+            os.kill(child, happened.si_signo)
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
 
 
 def _die_of(number: int) -> NoReturn:
@@ -191,6 +199,7 @@ def _die_of(number: int) -> NoReturn:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))
     os.kill(os.getpid(), number)
     os._exit(128 + number)
 

@@ -213,7 +213,7 @@ def _try_login(openssh: OpenSsh, session: Session, host: SshHost) -> None:
     if done.returncode != 0:
         said = printable(" ".join(done.stderr.decode(errors="replace").split()), 400)
         raise DeviceError(
-            f"{host.destination}: its sshd does not let {account()} in: {said}; its log: {session.last_words()}",
+            f"{host.destination}: nobody can log in: {said}; its sshd says: {session.last_words()}",
             hint="an account needs a login shell, and root's must not be locked; "
             "run edgekit as an ordinary user, or `sudo usermod -p '*' root`",
         )

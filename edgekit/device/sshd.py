@@ -40,6 +40,8 @@ _SFTP_SERVERS: Final = (
     "/usr/lib/ssh/sftp-server",
     "/usr/libexec/sftp-server",
 )
+_SYSTEM_FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin", "/sbin")
+"""Where sshd is; an ordinary user's PATH often leaves them out."""
 _ROOTS_FOLDER: Final = Path("/run/sshd")
 _KEYGEN_S: Final = 30.0
 _STOP_S: Final = 8.0
@@ -87,10 +89,8 @@ class Session:
 
 def find_openssh(missing: list[str]) -> OpenSsh | None:
     """OpenSSH's programs, or None and the names of the packages in `missing`."""
-    beside_path = os.pathsep.join(
-        (os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/sbin")
-    )
-    sshd = shutil.which("sshd", path=beside_path)  # an ordinary user's PATH often leaves sbin out
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS))
+    sshd = shutil.which("sshd", path=path)
     ssh, keygen = shutil.which("ssh"), shutil.which("ssh-keygen")
     if sshd is None:
         missing.append("openssh-server")
