@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections import deque
@@ -54,19 +55,26 @@ _MOST_TENSORS: Final = 256
 _SLOWEST_BYTES_PER_S: Final = 1000.0
 """9600 baud: what a request's size adds to the wait for its reply."""
 
+_QUIET_S: Final = 0.25
+"""While bytes keep arriving with gaps shorter than this, the reply may be among them: no repeat yet."""
+
+_BACKOFF: Final = 1.5
+"""What each repeat's wait is longer than the one before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long to wait, in seconds.
 
-    A request without an answer is repeated after `reply_s`, then twice that, and so on up to `longest_s`,
-    `attempts` times in all. A request that the board has begun to work on is asked after in the same rhythm,
-    and given up when nothing is heard for `run_silence_s`, or after `run_total_s`.
+    A request without an answer is repeated after `reply_s`, then 1.5 times that, and so on up to `longest_s`,
+    `attempts` times in all: a silent board is given up after 24 s. A request that the board has begun to work
+    on is asked after in the same rhythm, and given up when nothing is heard for `run_silence_s`, or after
+    `run_total_s`.
     """
 
-    reply_s: float = 1.0
+    reply_s: float = 0.5
     longest_s: float = 8.0
-    attempts: int = 5
+    attempts: int = 8
     run_silence_s: float = 60.0
     run_total_s: float = 3600.0
 
@@ -120,6 +128,8 @@ class Client:
         self._decoder = FrameDecoder()
         self._arrived: deque[Frame] = deque()
         self._sequence = secrets.randbelow(0x10000)
+        self._first_sequence = self._sequence
+        self._byte_arrived = -math.inf
         self._nonce = 0
         self._hello: HelloReply | None = None
         self._programs: dict[int, ProgramInfo] = {}
@@ -145,7 +155,10 @@ class Client:
         """Open a session, also a new one after the board restarted. Inputs and outputs are forgotten."""
         self._hello = None
         self._nonce = secrets.randbelow(0xFFFFFFFF) + 1
-        self._sequence = secrets.randbelow(0x10000)  # unlike those of answers that may still be under way
+        # Ahead of the session before by more than it used, and by less than half of all: what is still under
+        # way from there is then too old for the board, and no answer to anything in this session.
+        self._sequence = (self._sequence + 0x1000 + secrets.randbelow(0x4000)) & 0xFFFF
+        self._first_sequence = self._sequence
         self._programs.clear()
         self._inputs.clear()
         self._loaded = self._ran = self._outputs = None
@@ -354,11 +367,17 @@ class Client:
         wait = limits.reply_s + len(wire) / _SLOWEST_BYTES_PER_S
         damaged = self._decoder.damaged
         attempts = 0
-        working = False
+        working = nudged = False
         while True:
             self._transport.write(wire, limits.longest_s)
             deadline = self._clock() + wait
             while (frame := self._receive(deadline)) is not None:
+                if _is_first_hello(frame):
+                    # The board has just started; or it is a late copy from when it did. It knows: ask again.
+                    if not nudged:
+                        self._transport.write(wire, limits.longest_s)
+                    nudged = True
+                    continue
                 if frame.sequence != self._sequence:
                     continue
                 if frame.type == request.type.reply and accept(frame.payload):
@@ -381,27 +400,34 @@ class Client:
                     f"{self._board} began the {request.type.name.lower()} request and has been silent "
                     f"for {now - heard:.0f} s"
                 )
-            wait = min(2 * wait, max(limits.longest_s, limits.reply_s))
+            wait = min(_BACKOFF * wait, max(limits.longest_s, wait))
 
     def _receive(self, deadline: float) -> Frame | None:
-        """The next frame that may answer something; None at the deadline."""
+        """The next frame that may answer something; None at the deadline, or when a frame that was arriving
+        then has ended.
+        """
         while True:
             while self._arrived:
                 frame = self._arrived.popleft()
-                self._check_unasked(frame)
+                self._check_fault(frame)
                 return frame
-            left = deadline - self._clock()
+            quiet = min(self._byte_arrived + _QUIET_S, deadline + self._timeouts.longest_s)
+            left = max(deadline, quiet) - self._clock()
             if left <= 0:
                 return None
-            self._arrived.extend(self._decoder.feed(self._transport.read(left)))
+            data = self._transport.read(left)
+            if data:
+                self._byte_arrived = self._clock()
+                self._arrived.extend(self._decoder.feed(data))
 
-    def _check_unasked(self, frame: Frame) -> None:
-        if self._hello is None:
-            return  # left over from before this session
-        if frame.type == FrameType.FAULT:
+    def _check_fault(self, frame: Frame) -> None:
+        if frame.type != FrameType.FAULT or self._hello is None:
+            return
+        asked = (self._sequence - self._first_sequence) & 0xFFFF
+        if (
+            frame.sequence - self._first_sequence
+        ) & 0xFFFF <= asked:  # else left over from an earlier session
             raise DeviceFaultError(self._board, FaultReply.decode(frame.payload))
-        if frame.type == FrameType.HELLO.reply and HelloReply.decode(frame.payload).nonce == 0:
-            raise self._restarted()
 
     def _restarted(self) -> DeviceError:
         self._hello = None
@@ -439,6 +465,10 @@ class Client:
                 hint="is edgekit's firmware on it? flash it first; check the cable and the baud rate",
             )
         return DeviceError(f"{self._board} stopped answering: {what} were lost")
+
+
+def _is_first_hello(frame: Frame) -> bool:
+    return frame.type == FrameType.HELLO.reply and HelloReply.decode(frame.payload).nonce == 0
 
 
 def _split(data: bytes, sizes: Sequence[int]) -> tuple[bytes, ...]:

@@ -33,6 +33,8 @@ FakeOperator = Callable[[Sequence[bytes]], Sequence[bytes]]
 _DTYPE_CODES = {"int8": 1, "uint8": 2, "int16": 3, "int32": 4, "float32": 5, "bool": 6, "int64": 7}
 _NONE = 0xFFFF
 _NOT_MEASURED = 0xFFFFFFFF
+_SEQUENCE_WINDOW = 64
+_SESSIONS_REMEMBERED = 4
 
 
 class FakeFaultError(Exception):
@@ -101,6 +103,7 @@ class FakeBoard:
 
     def _start(self) -> None:
         self._nonce = 0
+        self._earlier: deque[int] = deque(maxlen=_SESSIONS_REMEMBERED)
         self._last = 0
         self._kept: tuple[int, int, bytes] | None = None
         self._fault: bytes | None = None
@@ -191,7 +194,7 @@ class FakeBoard:
         if self._nonce == 0:
             self._refuse(frame, ErrorCode.NO_SESSION)
             return
-        if (frame.sequence - self._last) & 0xFFFF >= 0x8000:
+        if (frame.sequence - self._last) & 0xFFFF >= _SEQUENCE_WINDOW:
             self._refuse(frame, ErrorCode.STALE)
             return
         self._last = frame.sequence
@@ -214,7 +217,11 @@ class FakeBoard:
             self.restart()
             return
         _, _, nonce = struct.unpack("<BBI", frame.payload)
+        if nonce in self._earlier:
+            self._refuse(frame, ErrorCode.STALE)
+            return
         if nonce != self._nonce:
+            self._earlier.append(self._nonce)
             self._nonce, self._last, self._kept = nonce, frame.sequence, None
         self._send(FrameType.HELLO.reply, frame.sequence, self._hello(nonce))
 

@@ -14,6 +14,8 @@
 #define UNKNOWN 0xFFFFFFFFu
 #define NONE 0xFFFFu
 #define REPLY 0x80u
+#define SEQUENCE_WINDOW 64u
+#define SESSIONS_REMEMBERED 4u
 
 enum {
     HELLO = 0x01,
@@ -48,7 +50,9 @@ enum { RECORD_TICKS = 1, RECORD_CHECKSUMS = 2 };
 static struct {
     enum { CLOSED, OPEN, OTHER_VERSION } state;
     uint32_t nonce;
-    uint16_t last;  /* sequence */
+    uint32_t earlier[SESSIONS_REMEMBERED];  /* nonces; 0 is none */
+    uint8_t oldest;                         /* of them */
+    uint16_t last;                          /* sequence */
 } session;
 
 /* The request under way; fault handlers read it. */
@@ -446,6 +450,15 @@ static status handle_high_water(const edgekit_frame *frame, const edgekit_progra
     return DONE;
 }
 
+static bool is_earlier_session(uint32_t nonce) {
+    for (uint32_t i = 0; i < SESSIONS_REMEMBERED; i++) {
+        if (session.earlier[i] == nonce) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static status handle_hello(const edgekit_frame *frame) {
     if (frame->length != 6u) {
         return BAD_LENGTH;
@@ -454,7 +467,12 @@ static status handle_hello(const edgekit_frame *frame) {
     if (nonce == 0u) {
         return BAD_RANGE;
     }
+    if (is_earlier_session(nonce)) {
+        return STALE;
+    }
     if (session.state == CLOSED || session.nonce != nonce) {
+        session.earlier[session.oldest] = session.nonce;
+        session.oldest = (uint8_t)((session.oldest + 1u) % SESSIONS_REMEMBERED);
         bool common = frame->payload[0] <= PROTOCOL_VERSION && frame->payload[1] >= PROTOCOL_VERSION;
         session.state = common ? OPEN : OTHER_VERSION;
         session.nonce = nonce;
@@ -493,7 +511,7 @@ static status handle(const edgekit_frame *frame) {
         return session.state == CLOSED ? NO_SESSION : BAD_VERSION;
     }
     uint16_t ahead = (uint16_t)(frame->sequence - session.last);
-    if (ahead >= 0x8000u) {
+    if (ahead >= SEQUENCE_WINDOW) {
         return STALE;
     }
     session.last = frame->sequence;

@@ -235,6 +235,27 @@ def test_an_old_sequence_does_nothing(session: Bare) -> None:
     assert session.next().payload[8:] == toy.affine_answer(toy.AFFINE_INPUT, 1)
 
 
+def test_a_sequence_far_ahead_does_nothing(session: Bare) -> None:
+    """It belongs to another session."""
+    session.ask(WriteInputRequest(0, 0, 0, toy.AFFINE_INPUT), 11)
+    assert session.refusal(WriteInputRequest(0, 0, 0, bytes(490)), 11 + 64) is ErrorCode.STALE
+    session.send(encode_request(RunRequest(0, RunFlags.OUTPUTS), 11 + 63))
+    assert session.next().type == FrameType.PROGRESS
+    assert session.next().payload[8:] == toy.affine_answer(toy.AFFINE_INPUT, 1)
+
+
+def test_a_late_hello_of_an_earlier_session_does_not_open_it_again(session: Bare) -> None:
+    for nonce in (100, 101, 102, 103, 104):
+        assert session.ask(HelloRequest(nonce), nonce).type == FrameType.HELLO.reply
+    for nonce in (100, 101, 102, 103):
+        assert session.refusal(HelloRequest(nonce), nonce) is ErrorCode.STALE
+    run = RunRequest(0, RunFlags.OUTPUTS, toy.AFFINE_INPUT)
+    assert session.ask(run, 105).type == FrameType.PROGRESS
+    first = session.next()
+    assert session.refusal(HelloRequest(103), 103) is ErrorCode.STALE
+    assert session.ask(run, 105) == first, "the result is still there"
+
+
 def test_a_repeated_hello_keeps_the_result(session: Bare) -> None:
     run = RunRequest(0, RunFlags.OUTPUTS, toy.AFFINE_INPUT)
     assert session.ask(run, 11).type == FrameType.PROGRESS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Callable, Sequence
 
@@ -11,7 +12,13 @@ from hypothesis import given, strategies as st
 from edgekit.device import DeviceFaultError
 from edgekit.device.client import Client, Timeouts
 from edgekit.device.fake import FakeBoard, FakeFaultError, FakeProgram, LinkFaults
-from edgekit.device.protocol import TensorReply
+from edgekit.device.protocol import (
+    FrameType,
+    HelloRequest,
+    TensorReply,
+    WriteInputRequest,
+    encode_request,
+)
 from edgekit.device.transports.base import TransportClosedError
 from edgekit.errors import DeviceError, UsageError, VerificationError
 
@@ -206,6 +213,94 @@ def test_a_lost_result_is_asked_for_again_and_not_computed_again() -> None:
     assert board.inferences == 1
 
 
+def test_a_late_copy_of_the_hello_at_start_is_no_restart() -> None:
+    """The board is asked at once: half a second's wait for a repeat is not needed."""
+    board = FakeBoard([SMALL])
+    client = connect(board)
+    client.write_input(0, bytes(range(100)))
+    client.write_input(1, bytes(20))
+    original = board._send
+
+    def instead_of_the_result(frame_type: int, sequence: int, payload: bytes) -> None:
+        if frame_type != 0x86:
+            original(frame_type, sequence, payload)
+            return
+        board._send = original  # type: ignore[method-assign]
+        original(FrameType.HELLO.reply, 0, board._hello(0))
+
+    client.program_info(0)
+    board._send = instead_of_the_result  # type: ignore[method-assign]
+    began = board.clock()
+    client.run()
+    assert client.read_output(0) == answer(bytes(range(100)))
+    assert (board.inferences, board.clock()) == (1, began)
+
+
+def test_a_late_fault_of_an_earlier_session_is_not_this_ones() -> None:
+    board = FakeBoard([SMALL, CRASHING])
+    client = connect(board)
+    client.write_input(0, bytes(4), 1)
+    with pytest.raises(DeviceFaultError) as caught:
+        client.run(1)
+    sequence = client._sequence
+    client.connect()
+    fault = (2, 5, 1, 1, 0, caught.value.fault.pc, 0, 0, 0)
+    board._send(FrameType.FAULT, sequence, struct.pack("<BBHHHQIIQ", *fault))
+    client.ping()
+
+
+@given(st.integers(0, 0xFFFF))
+def test_frames_of_an_earlier_session_are_too_old_in_the_next(start: int) -> None:
+    board = FakeBoard([SMALL])
+    client = connect(board)
+    client._sequence = board._last = start
+    client.ping()
+    hello = encode_request(HelloRequest(client._nonce), start)
+    write = encode_request(WriteInputRequest(0, 0, 0, bytes(100)), (start + 1) & 0xFFFF)
+    for _ in range(3):
+        client.connect()
+        client.write_input(0, b"\1" * 100)
+        client.write_input(1, b"\1" * 20)
+        client._load(0, client.program_info(0))
+        board.write(hello, 1.0)
+        board.write(write, 1.0)
+        assert board._inputs[0][0] == b"\1" * 100
+        client.run()
+        assert client.read_output(1) == answer(b"\1" * 20)
+
+
+def test_a_reply_that_is_still_arriving_is_not_asked_for_again() -> None:
+    """9600 baud: an output of 1024 bytes takes a second, longer than the first repeat waits."""
+    board = SlowBoard([LARGE])
+    client = connect(board)
+    data = bytes(i % 251 for i in range(5000))
+    client.write_input(0, data)
+    client.run()
+    board.asked = 0
+    assert client.read_output(0) == answer(data)
+    assert board.asked == 5
+
+
+class SlowBoard(FakeBoard):
+    """Its answers come 16 bytes at a time, at 960 bytes a second."""
+
+    asked = 0
+
+    def read(self, timeout_s: float) -> bytes:
+        if self._to_client and timeout_s > 16 / 960:
+            self._now += 16 / 960
+            data = self._to_client.popleft()
+            if data[16:]:
+                self._to_client.appendleft(data[16:])
+            return data[:16]
+        self._now += max(timeout_s, 0.001)
+        return b""
+
+    def write(self, data: bytes, timeout_s: float) -> None:
+        self.asked += 1
+        super().write(data, timeout_s)
+
+
 # --- failures -------------------------------------------------------------------------------------------
 
 
@@ -213,7 +308,7 @@ def test_a_silent_board_is_given_up_in_bounded_time() -> None:
     board = FakeBoard([SMALL])
     board.silent = True
     client = Client(board, clock=board.clock)
-    with pytest.raises(DeviceError, match="does not answer: 5 hello requests were lost") as caught:
+    with pytest.raises(DeviceError, match="does not answer: 8 hello requests were lost") as caught:
         client.connect()
     assert caught.value.exit_code == 6
     assert 10 < board.clock() < 60
