@@ -162,7 +162,7 @@ def serve(openssh: OpenSsh, session: Session, *, alias: str, user: str, login: s
         # sshd gives up its rights into this folder; a container has none until a service manager makes it.
         with contextlib.suppress(OSError):
             _ROOTS_FOLDER.mkdir(mode=0o755, exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0), backlog=16) as server:
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as server, session.log.open("ab") as log:
         port = server.getsockname()[1]
         _write(session.folder / "sshd_config", _server_config(session, user, login))
         _write(session.client_config, _client_config(session, alias, user, port))
@@ -175,7 +175,7 @@ def serve(openssh: OpenSsh, session: Session, *, alias: str, user: str, login: s
             argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=log,
             cwd="/",
             pass_fds=(server.fileno(), session.alive),
             start_new_session=True,

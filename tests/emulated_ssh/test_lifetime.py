@@ -11,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,24 +30,28 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextlib.contextmanager
-def _held(
-    argv: Sequence[str], environment: dict[str, str]
-) -> Iterator[tuple[subprocess.Popen[bytes], SshHost, str]]:
-    """A process that keeps rpi4-emulated, the board, and what it says of ticks."""
+def _started(environment: dict[str, str], *become: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that keeps rpi4-emulated; it is killed at the end."""
+    python = () if become else (sys.executable,)
     with subprocess.Popen(
-        [*argv, str(HOLDER), "rpi4-emulated"],
+        [*become, *python, str(HOLDER), "rpi4-emulated"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=environment | {"PYTHONPATH": environment.get("PYTHONPATH", str(ROOT))},
+        env={"PYTHONPATH": str(ROOT)} | environment,
         cwd="/",
     ) as process:
         try:
-            assert process.stdout is not None
-            config, _, ticks = process.stdout.readline().decode().strip().partition(" ")
-            assert config
-            yield process, SshHost("rpi4-emulated", Path(config)), ticks
+            yield process
         finally:
             process.kill()
+
+
+def _board_of(process: subprocess.Popen[bytes]) -> tuple[SshHost, str]:
+    """The board that a started process keeps, and what it says of ticks."""
+    assert process.stdout is not None
+    config, _, ticks = process.stdout.readline().decode().strip().partition(" ")
+    assert config
+    return SshHost("rpi4-emulated", Path(config)), ticks
 
 
 SPIN = "~/program spin"
@@ -102,7 +106,8 @@ def test_nothing_is_left_when_it_ends(world: Path, programs: dict[str, Path]) ->
 def test_nothing_is_left_when_edgekit_is_killed(
     number: signal.Signals, world: Path, programs: dict[str, Path]
 ) -> None:
-    with _held([sys.executable], dict(os.environ)) as (process, host, _):
+    with _started(dict(os.environ)) as process:
+        host, _ = _board_of(process)
         assert host.config is not None
         session = host.config.parent
         with _busy(host, programs, SPIN, DETACHED):
@@ -174,6 +179,29 @@ def test_starting_is_quick_and_leaves_no_descriptor(world: Path) -> None:
     assert sorted(Path("/proc/self/fd").iterdir()) == before
 
 
+def test_a_new_board_may_be_made_by_several_at_once(tmp_path: Path) -> None:
+    environment = os.environ | {"EDGEKIT_HOME": str(tmp_path)}
+    with contextlib.ExitStack() as stack:
+        made = [stack.enter_context(_started(environment)) for _ in range(3)]
+        boards = [_board_of(process) for process in made]
+        assert [ticks for _, ticks in boards] == ["counts"] * 3
+        assert [run_on(host, "true").status for host, _ in boards] == [0, 0, 0]
+    assert len(list((tmp_path / "plugins").iterdir())) == 1
+
+
+def test_temporary_folders_with_a_name_to_quote_are_passed_over(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = tmp_path / "a b;'c'"
+    hostile.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(hostile))
+    with emulated_board(load_target("rpi4-emulated")) as host:
+        assert run_on(host, "true").status == 0
+        assert host.config is not None
+        assert host.config.parent.parent in (Path("/tmp"), Path("/var/tmp"))
+    assert list(hostile.iterdir()) == []
+
+
 def _ordinary_user() -> pwd.struct_passwd | None:
     shells = ("/sh", "/bash", "/dash", "/zsh")
     users = [user for user in pwd.getpwall() if user.pw_uid >= 1000 and user.pw_shell.endswith(shells)]
@@ -212,7 +240,8 @@ def test_as_an_ordinary_user(programs: dict[str, Path], tmp_path_factory: pytest
             "PYTHONPATH": os.pathsep.join((str(ROOT), sysconfig.get_path("purelib"))),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        with _held([*become, python], environment) as (process, host, ticks):
+        with _started(environment, *become, python) as process:
+            host, ticks = _board_of(process)
             assert ticks == "counts"
             home = own / ".cache/edgekit/boards/rpi4-emulated/home"
             shutil.copy2(programs["aarch64"], home / "program")

@@ -77,6 +77,13 @@ def test_an_emulated_25_mhz_clock_counts_instructions() -> None:
     assert unit.amount(3) == 2.0
 
 
+def test_the_plugin_of_an_emulated_linux_board_counts_instructions_themselves() -> None:
+    unit = tick_unit(load_target("rpi4-emulated"))
+    assert (unit.unit, unit.trusted, unit.amount(3_000_003)) == ("instructions", False, 3_000_003.0)
+    board = tick_unit(load_target("rpi4"))
+    assert (board.unit, board.trusted, board.amount(2_000)) == ("us", True, pytest.approx(2.0))
+
+
 def test_a_cycle_counter_counts_cycles_and_the_host_microseconds() -> None:
     assert tick_unit(load_target("nucleo-f446re")).amount(1234) == 1234.0
     assert tick_unit(load_target("nucleo-f446re")).unit == "cycles"
