@@ -6,7 +6,6 @@ the integer rule by a step of the output's scale now and then, and no more.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from numpy.typing import NDArray
 
+from tests.campaign import campaign_count
 from tests.reference import int8
 from tests.reference.host_library import HostLibrary, build_host_library
 from tests.reference.int8 import Quantized
 from tests.reference.onnx_builder import QdqBuilder, run_onnxruntime
 
-EXAMPLES = 60 if os.environ.get("EDGEKIT_CAMPAIGN") == "1" else 4
+EXAMPLES = campaign_count(25, 4)
 CASES_EACH = 6
 
 Int8 = NDArray[np.int8]

@@ -6,7 +6,6 @@ that a compilation is paid for once. `EDGEKIT_CAMPAIGN=1` raises the counts.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings, strategies a
 from numpy.typing import NDArray
 
 from edgekit.artifacts import Quantization
+from tests.campaign import campaign_count
 from tests.reference import int8
 from tests.reference.cases import OPERATORS, Case, batch_model
 from tests.reference.host_library import HostLibrary, compile_tflite
@@ -24,7 +24,7 @@ from tests.reference.int8 import Quantized
 from tests.reference.litert import ReferenceModel, run_reference
 from tests.reference.tflite_builder import TfliteBuilder
 
-EXAMPLES = 150 if os.environ.get("EDGEKIT_CAMPAIGN") == "1" else 5
+EXAMPLES = campaign_count(60, 5)
 CASES_EACH = 8
 
 # At the border of a model quantize and dequantize are stripped, and reshape computes nothing: tested below.

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from tests.campaign import campaign_count
 from tests.reference import int8
 from tests.reference.cases import OPERATORS, Case, batch_model
 from tests.reference.int8 import Quantized
 from tests.reference.litert import run_reference
 from tests.reference.tflite_builder import TfliteBuilder
 
-EXAMPLES = 600 if os.environ.get("EDGEKIT_CAMPAIGN") == "1" else 12
+EXAMPLES = campaign_count(200, 12)
 CASES_EACH = 12
 
 
