@@ -1,8 +1,9 @@
 /* Runs edgekit_parallel_for once for each extent that stdin has a line for, and prints a line with the sum over the
- * extent and the parts, in no order: `sum begin:end:core:caller ...`. Core is -1 for a thread that may use several, caller
- * is 1 in the thread that called. At last: how many threads there are, while the pool is there and after it.
+ * extent and the parts, in no order: `sum begin:end:core:caller ...`. Core is -1 for a thread that may use several;
+ * caller is 1 in the thread that called. At last: how many threads there are, while the pool is there and after it.
  *
- * Arguments: threads, first core or -1, `nested` to divide each part's work again. */
+ * Arguments: threads; first core or -1; then `nested` to divide each part's work again, `uncounted` to print 0 for the
+ * threads, of which an emulator or a sanitizer has some of its own. */
 #include "sys.h"
 
 #include <dirent.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "edgekit_program.h"
 #include "pool.h"
@@ -71,7 +73,7 @@ static void work_on(void *context, int32_t begin, int32_t end) {
     }
 }
 
-static int count_threads(void) {
+static int count_listed(void) {
     int count = 0;
     const struct dirent *entry;
     DIR *tasks = opendir("/proc/self/task");
@@ -84,6 +86,14 @@ static int count_threads(void) {
     return count;
 }
 
+/* A thread that has been joined may be listed for a moment more, so it is counted again until there are `expected`. */
+static int count_threads(int expected) {
+    for (int i = 0; i < 200 && count_listed() != expected; i++) {
+        (void)usleep(10000);
+    }
+    return count_listed();
+}
+
 int main(int count, char **arguments) {
     static job todo;
     char line[32];
@@ -93,7 +103,11 @@ int main(int count, char **arguments) {
         return 1;
     }
     edgekit_pool_configure(threads, core);
-    todo.nested = count > 3 && strcmp(arguments[3], "nested") == 0;
+    int uncounted = 0;
+    for (int i = 3; i < count; i++) {
+        todo.nested |= strcmp(arguments[i], "nested") == 0;
+        uncounted |= strcmp(arguments[i], "uncounted") == 0;
+    }
     todo.caller = pthread_self();
     while (fgets(line, sizeof line, stdin) != NULL) {
         int32_t extent = (int32_t)strtol(line, NULL, 10);
@@ -115,9 +129,9 @@ int main(int count, char **arguments) {
         }
         printf("\n");
     }
-    printf("%d\n", count_threads());
+    printf("%d\n", uncounted ? 0 : count_threads(threads));
     edgekit_pool_stop();
-    printf("%d\n", count_threads());
+    printf("%d\n", uncounted ? 0 : count_threads(1));
     edgekit_parallel_for(work_on, &todo, 0);
     return 0;
 }

@@ -332,3 +332,41 @@ def test_a_full_disk(small_disk: Board, fill: Callable[[Path], Path]) -> None:
     assert board.answers() == d.name
     assert board.rollback().returncode == 0
     assert board.current() == current, "that is what was current before"
+
+
+# --- the order in which it is made durable ----------------------------------------------------------------
+
+
+def calls_of(board: Board, stage: Scene, program: Path, *arguments: str) -> list[str]:
+    """Names of the calls that the undisturbed command makes, told by stopping it at each."""
+    names: list[str] = []
+    for at in range(1, 100):
+        stage.restore()
+        done = board.run(program, *arguments, extra={"EDGEKIT_FAULT_AT": str(at)})
+        if done.returncode == 0:
+            return names
+        names.append(done.stderr.decode().rsplit(": ", 1)[1].strip())
+    raise AssertionError("the command makes more than a hundred calls")
+
+
+@pytest.mark.parametrize("faulty_board", ["host"], indirect=True)
+def test_nothing_is_renamed_before_it_is_on_the_disk(faulty_board: Board, tmp_path: Path) -> None:
+    """What a power cut would show and a killed process does not."""
+    board = faulty_board
+    stage = scene(board, tmp_path / "uploaded", deployed=3, installed=False)
+    fourth = stage.versions[3]
+    calls = calls_of(board, stage, board.app / "incoming" / UPLOADED, "install", APP, fourth.sha256)
+    assert calls == ["fchmod", "fsync", "mkdir", "rename", "fsync", "fsync", "fsync", "write"]
+
+    stage.restore()
+    assert board.run(board.app / "incoming" / UPLOADED, "install", APP, fourth.sha256).returncode == 0
+    installed = Scene(board, stage.versions, tmp_path / "installed")
+    shutil.copytree(board.home, installed.template, symlinks=True)
+    history = ["unlink", "create", "write", "fsync", "rename", "fsync"]
+    switch = ["unlink", "symlink", "rename", "fsync"]
+    prune = ["unlink", "unlink", "unlink", "rmdir"]
+    runner = board.app / "current" / "runner"
+    calls = calls_of(board, installed, runner, "activate", APP, fourth.hash)
+    assert calls == [*history, *switch, *prune, "write"]
+    calls = calls_of(board, installed, runner, "rollback", APP)
+    assert calls == [*history, *switch, "write"]

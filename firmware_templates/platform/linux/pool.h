@@ -11,8 +11,8 @@
 
 #define EDGEKIT_POOL_MAX 256
 
-/* Before the first use. `threads` in 1…EDGEKIT_POOL_MAX counts the calling one. With `first_core` >= 0 thread i keeps to
- * core first_core + i; the caller itself is pinned by edgekit_pin. */
+/* Before the first use. `threads` in 1…EDGEKIT_POOL_MAX counts the calling one. With `first_core` >= 0 thread i keeps
+ * to core first_core + i; the caller itself is pinned by edgekit_pin. */
 void edgekit_pool_configure(int threads, int first_core);
 
 /* Keeps the calling thread to one core. */
