@@ -241,13 +241,14 @@ def deploy(
     if runs is not None and runs < 1:
         raise UsageError("runs must be at least 1")
     address = _address(board, stages)
+    serving = _serving(resolved, threads, core)
     imported = _import(_request(model, name, shapes, data, calibration, seed, folder), progress, stages)
     compiled, image = _build(imported, resolved, directory, progress, stages)
     rows = _choose_rows(imported, compiled.inputs, resolved, samples, seed)
     # a class that the model doesn't know is refused before the board runs
     is_classified(rows, compiled.outputs)
     reference_target, reference_image = _reference(imported, resolved, image, compiled, progress, stages)
-    place = _Place(resolved, image, address, Serving(threads, core))
+    place = _Place(resolved, image, address, serving)
     with ExitStack() as opened:
         with step(progress, Step.FLASH, f"{image.path.name} to {resolved.name}"):
             flashed = opened.enter_context(stages.flash(resolved, image, address))
@@ -380,7 +381,9 @@ def run_bundle(
         ModelError: The arrays don't fit the inputs.
     """
     bundle = stages.load_bundle(Path(directory))
-    place = _Place(bundle.target, bundle.image, _address(board, stages), Serving(threads, core))
+    place = _Place(
+        bundle.target, bundle.image, _address(board, stages), _serving(bundle.target, threads, core)
+    )
     rows = _given_rows(inputs, bundle.compiled.inputs)
     answers: list[tuple[Array, ...]] = []
     with (
@@ -413,7 +416,9 @@ def profile_bundle(
         UsageError: It can't be read with so many threads.
     """
     bundle = stages.load_bundle(Path(directory))
-    place = _Place(bundle.target, bundle.image, _address(board, stages), Serving(threads, core))
+    place = _Place(
+        bundle.target, bundle.image, _address(board, stages), _serving(bundle.target, threads, core)
+    )
     problem = stages.unmeasurable(place.target, place.serving)
     if problem is not None:
         raise problem
@@ -553,6 +558,13 @@ def tool_versions(bundle: Bundle) -> Mapping[str, str]:
         if key.startswith("package_")
     }
     return {**bundle.manifest.tools, **packages, "edgekit": bundle.manifest.edgekit}
+
+
+def _serving(target: Target, threads: int | None, core: int | None) -> Serving:
+    serving = Serving(threads, core)
+    if serving != Serving() and target.platform != "linux":
+        raise UsageError(f"{target.name} has one core and no threads", hint="leave --threads and --core out")
+    return serving
 
 
 def _address(board: str | None, stages: Stages) -> BoardAddress | None:

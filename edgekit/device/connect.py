@@ -55,7 +55,6 @@ def open_board(
     names the version of `app`.
     """
     _check_address(target, board)
-    _check_serving(target, serving)
     if target.transport.kind == "ssh":
         with (
             reached(target, board) as connection,
@@ -165,11 +164,6 @@ def _open_transport(target: Target, image: Path, board: BoardAddress | None, ser
     except BaseException:
         emulated.stop()
         raise
-
-
-def _check_serving(target: Target, serving: Serving) -> None:
-    if serving != _ANY and target.platform != "linux":
-        raise UsageError(f"{target.name} has one core and no threads", hint="leave --threads and --core out")
 
 
 def _check_address(target: Target, board: BoardAddress | None) -> None:
