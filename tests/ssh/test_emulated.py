@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from tests.device import toy
 
 pytestmark = pytest.mark.emulator
 
+ROOT = Path(__file__).resolve().parents[2]
 APP = "toy"
 INPUT = bytes(range(245)) * 2
 FASTEST_S = 30.0
@@ -425,6 +427,49 @@ def test_deployments_leave_no_process_and_no_file_behind(
     installed = {path.name for path in (board / ".edgekit" / APP).iterdir() if len(path.name) == 16}
     assert installed <= {version_of(image) for image in images[:2]}
     assert list((board / ".edgekit" / APP / "incoming").iterdir()) == []
+
+
+DEPLOYING = """\
+import sys, time
+from pathlib import Path
+from edgekit.device import flashed, open_board
+from edgekit.target import load_target
+target, image = load_target(sys.argv[1]), Path(sys.argv[2])
+with flashed(target, image, None, app=sys.argv[3]), open_board(target, image, None, app=sys.argv[3]):
+    print("ready", flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_edgekit_that_is_killed_leaves_no_process_and_no_lock(
+    target: Target, images: tuple[Path, ...], board: Path, number: signal.Signals
+) -> None:
+    first = put(target, images[0])
+    argv = [sys.executable, "-c", DEPLOYING, target.name, str(images[1]), APP]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            started = descendants(process.pid)
+            assert len(started) > 3
+            process.send_signal(number)
+            process.wait(FASTEST_S)
+        finally:
+            process.kill()
+    deadline = time.monotonic() + FASTEST_S
+    while any(is_alive(pid) for pid in started) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [pid for pid in started if is_alive(pid)] == []
+    current_answers(target, board, first)
+    current_answers(target, board, put(target, images[1]))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
 
 
 def open_files() -> int:
