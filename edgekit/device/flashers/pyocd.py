@@ -14,7 +14,10 @@ class PyocdFlasher:
 
     target: str
     program: str = "pyocd"
-    install_hint: str = "python -m pip install pyocd && pyocd pack install <target>"
+
+    @property
+    def install_hint(self) -> str:
+        return f"python -m pip install pyocd && pyocd pack install {self.target}"
 
     def argv(self, image: Path, probe: str | None) -> tuple[str, ...]:
         which = ("--probe", probe) if probe is not None else ()
