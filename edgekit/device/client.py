@@ -58,6 +58,12 @@ _SLOWEST_BYTES_PER_S: Final = 1000.0
 _QUIET_S: Final = 0.25
 """While bytes keep arriving with gaps shorter than this, the reply may be among them: no repeat yet."""
 
+_SMALLEST_PIECE: Final = 64
+"""Payload bytes below which a bad line is given up, not sent smaller pieces."""
+
+_TRIES_OF_A_PIECE: Final = 3
+"""So many losses of a larger one in a row, and smaller pieces are tried."""
+
 _BACKOFF: Final = 1.5
 """What each repeat's wait is longer than the one before."""
 
@@ -112,7 +118,8 @@ class Client:
 
     Inputs are kept here and sent with the run that needs them: a run destroys its inputs on the board, so
     each run sends them again. Outputs that fit into one frame come with the run's reply. So an inference
-    with small tensors is one round trip.
+    with small tensors is one round trip. On a line where long frames do not get through, tensors go in ever
+    smaller pieces until the session ends.
     """
 
     def __init__(
@@ -130,6 +137,7 @@ class Client:
         self._sequence = secrets.randbelow(0x10000)
         self._first_sequence = self._sequence
         self._byte_arrived = -math.inf
+        self._piece = _SMALLEST_PIECE  # bytes of payload: the board's limit, or less where the line needs it
         self._nonce = 0
         self._hello: HelloReply | None = None
         self._programs: dict[int, ProgramInfo] = {}
@@ -173,6 +181,7 @@ class Client:
                 hint="flash the board again with this edgekit",
             )
         self._decoder.limit(hello.max_payload)
+        self._piece = hello.max_payload
         self._hello = hello
         return self.info()
 
@@ -278,13 +287,18 @@ class Client:
     def _run(self, program: int, flags: RunFlags) -> int:
         info = self.program_info(program)
         data = b"".join(self._inputs_of(program, info))
-        limit = self._session().max_payload
-        if len(data) > limit - RunRequest.OVERHEAD:
-            self._load(program, info)
-            data = b""
-        self._forget_results()
-        reply = RunReply.decode(self._exchange(RunRequest(program, flags, data)))
         sizes = [tensor.size_bytes for tensor in info.outputs]
+        payload: bytes | None = None
+        if len(data) <= self._piece - RunRequest.OVERHEAD:
+            self._forget_results()
+            payload = self._exchange_piece(RunRequest(program, flags, data))
+        if payload is None:
+            self._load(program, info)
+            self._forget_results()
+            if RunReply.OVERHEAD + sum(sizes) > self._piece:
+                flags &= ~RunFlags.OUTPUTS
+            payload = self._exchange(RunRequest(program, flags))
+        reply = RunReply.decode(payload)
         if reply.outputs:
             self._outputs = _split(reply.outputs, sizes)
         elif sum(sizes) == 0:
@@ -294,12 +308,11 @@ class Client:
 
     def _record(self, program: int, record: Record) -> tuple[int, ...]:
         info = self.program_info(program)
-        batch = self._session().max_payload // 8
         values: list[int] = []
         while len(values) < info.operator_count:
             self._load(program, info)
             self._forget_results()
-            count = min(batch, info.operator_count - len(values))
+            count = min(self._piece // 8, info.operator_count - len(values))
             payload = self._exchange(OperatorsRequest(program, record, len(values), count))
             if len(payload) != count * record.item.size:
                 raise ProtocolError(f"{self._board} sent {len(payload)} bytes for {count} operators")
@@ -317,24 +330,28 @@ class Client:
     def _load(self, program: int, info: ProgramInfo) -> None:
         if self._loaded == program:
             return
-        step = self._session().max_payload - WriteInputRequest.OVERHEAD
         for index, data in enumerate(self._inputs_of(program, info)):
-            for offset in range(0, len(data), step):
-                request = WriteInputRequest(program, index, offset, data[offset : offset + step])
-                if self._exchange(request):
+            offset = 0
+            while offset < len(data):
+                part = data[offset : offset + self._piece - WriteInputRequest.OVERHEAD]
+                reply = self._exchange_piece(WriteInputRequest(program, index, offset, part))
+                if reply:
                     raise ProtocolError(f"{self._board} answered a write with data")
+                if reply is not None:
+                    offset += len(part)
         self._loaded = program
 
     def _read_output(self, program: int, index: int, size: int) -> bytes:
-        step = self._session().max_payload
-        parts: list[bytes] = []
-        for offset in range(0, size, step):
-            count = min(step, size - offset)
-            part = self._exchange(ReadOutputRequest(program, index, offset, count))
+        data = b""
+        while len(data) < size:
+            count = min(self._piece, size - len(data))
+            part = self._exchange_piece(ReadOutputRequest(program, index, len(data), count))
+            if part is None:
+                continue
             if len(part) != count:
                 raise ProtocolError(f"{self._board} sent {len(part)} bytes of output, {count} were asked for")
-            parts.append(part)
-        return b"".join(parts)
+            data += part
+        return data
 
     def _forget_results(self) -> None:
         self._loaded = self._ran = self._outputs = None
@@ -360,12 +377,30 @@ class Client:
 
         A reply that `accept` refuses is one to somebody else, and dropped.
         """
+        damaged = self._decoder.damaged
+        reply = self._ask(request, self._timeouts.attempts, accept)
+        if reply is None:
+            raise self._unanswered(request, self._decoder.damaged - damaged)
+        return reply
+
+    def _exchange_piece(self, request: Request) -> bytes | None:
+        """`_exchange`; or None where smaller pieces are to be tried, of which `_piece` now has the size."""
+        if self._piece <= _SMALLEST_PIECE:
+            return self._exchange(request)
+        reply = self._ask(request, min(_TRIES_OF_A_PIECE, self._timeouts.attempts))
+        if reply is None:
+            self._piece = max(self._piece // 4, _SMALLEST_PIECE)
+        return reply
+
+    def _ask(
+        self, request: Request, most_attempts: int, accept: Callable[[bytes], bool] = lambda _: True
+    ) -> bytes | None:
+        """The payload of the reply; None when there was no sign of life in `most_attempts`."""
         self._sequence = (self._sequence + 1) & 0xFFFF
         wire = encode_request(request, self._sequence)
         limits = self._timeouts
         began = heard = self._clock()
         wait = limits.reply_s + len(wire) / _SLOWEST_BYTES_PER_S
-        damaged = self._decoder.damaged
         attempts = 0
         working = nudged = False
         while True:
@@ -392,8 +427,8 @@ class Client:
                         self._check_busy(error, self._clock() - began)
                         working, heard = True, self._clock()
             attempts = 0 if working else attempts + 1
-            if attempts >= limits.attempts:
-                raise self._unanswered(request, self._decoder.damaged - damaged)
+            if attempts >= most_attempts:
+                return None
             now = self._clock()
             if working and (now - heard > limits.run_silence_s or now - began > limits.run_total_s):
                 raise DeviceError(

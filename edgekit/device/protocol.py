@@ -455,6 +455,7 @@ class TensorReply:
 class RunReply:
     """`outputs` is all outputs one after the other, or empty where they have to be read."""
 
+    OVERHEAD: ClassVar[int] = 8
     _LAYOUT: ClassVar[struct.Struct] = struct.Struct("<Q")
     ticks: int
     outputs: bytes

@@ -281,6 +281,31 @@ def test_a_reply_that_is_still_arriving_is_not_asked_for_again() -> None:
     assert board.asked == 5
 
 
+def test_where_long_frames_do_not_get_through_tensors_go_in_small_pieces() -> None:
+    board = FakeBoard([SMALL, LARGE])
+    client = connect(board)
+    original = board._distort
+    board._distort = (  # type: ignore[method-assign]
+        lambda way, data: [] if len(data) > 100 else original(way, data)
+    )
+    large = bytes(i % 251 for i in range(5000))
+    client.write_input(0, large, 1)
+    client.run(1)
+    assert client.read_output(0, 1) == answer(large)
+    client.write_input(0, large[:100])
+    client.write_input(1, large[:20])
+    client.run()
+    assert client.read_output(0) == answer(large[:100])
+    assert board.inferences == 2
+    assert board.clock() < 30
+    board._distort = original  # type: ignore[method-assign]
+    client.connect()
+    asked = client._sequence
+    client.write_input(0, large, 1)
+    client.run(1)
+    assert client._sequence - asked < 12, "a new session tries long frames again"
+
+
 class SlowBoard(FakeBoard):
     """Its answers come 16 bytes at a time, at 960 bytes a second."""
 
