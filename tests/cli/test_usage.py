@@ -20,7 +20,7 @@ from edgekit.cli import main
 
 Run = Callable[..., Result]
 
-COMMANDS = ["init", "analyze", "deploy", "compile", "flash", "run", "profile", "targets", "report", "doctor"]
+COMMANDS = "init analyze deploy compile flash run profile status rollback targets report doctor".split()
 
 
 def test_help_lists_the_commands_in_the_order_of_their_use(run: Run) -> None:
