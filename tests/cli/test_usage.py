@@ -20,7 +20,20 @@ from edgekit.cli import main
 
 Run = Callable[..., Result]
 
-COMMANDS = "init analyze deploy compile flash run profile status rollback targets report doctor".split()
+COMMANDS = [
+    "init",
+    "analyze",
+    "deploy",
+    "compile",
+    "flash",
+    "run",
+    "profile",
+    "status",
+    "rollback",
+    "targets",
+    "report",
+    "doctor",
+]
 
 
 def test_help_lists_the_commands_in_the_order_of_their_use(run: Run) -> None:
