@@ -5,7 +5,7 @@ multipliers, clamps, geometry) and nothing about how a target computes it. Activ
 a field says otherwise; accumulators are int32. `definitions` states the arithmetic of each as TIR;
 `schedules` make it fast.
 
-Adding an operator: a dataclass here, an entry in `lowering.RULES`, a definition in `definitions.DEFINITIONS`,
+Adding an operator: a dataclass here, a rule in `lowering/rules`, a definition in `definitions.DEFINITIONS`,
 a test.
 """
 

@@ -1,0 +1,177 @@
+"""Operators that move data and compute nothing, and concat, which may change scales."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from edgekit.artifacts import Quantization
+from edgekit.compiler import operators as op
+from edgekit.compiler.lowering.builder import Order, identity_order
+from edgekit.compiler.lowering.rules.elementwise import constant_operand
+from edgekit.compiler.lowering.rules.site import (
+    Site,
+    in_order,
+    integers_of,
+    quantization_of,
+    real_operand,
+    rescale_of,
+    same_quantization,
+    stored_bound,
+    with_tensor,
+)
+from edgekit.compiler.lowering.values import (
+    Constant,
+    Float,
+    NoIntegerForm,
+    Pending,
+    QuantizedConstant,
+    Real,
+    Stored,
+    Tuple,
+    Value,
+)
+
+__all__ = ["astype", "concat", "pad", "permute_dims", "reshape"]
+
+
+def _movable(site: Site, value: Value) -> Real | Stored:
+    return value if isinstance(value, Stored) else real_operand(value, "its input")
+
+
+def reshape(site: Site, args: Sequence[Value]) -> Value:
+    value = args[0]
+    if isinstance(value, Constant):
+        return Constant(value.array.reshape(site.shape))
+    if isinstance(value, QuantizedConstant):
+        return value.map(lambda a: a.reshape(site.shape))
+    if isinstance(value, Float):
+        return Float(site.builder.view(value.tensor, site.shape))
+
+    def move(stored: Stored) -> Stored:
+        rank = len(stored.order)
+        logical = site.builder.in_order(stored.tensor, stored.order, identity_order(rank), site.place)
+        return Stored(site.builder.view(logical, site.shape), identity_order(len(site.shape)), stored.offset)
+
+    return _moved(site, value, move)
+
+
+def _moved(site: Site, value: Value, move: Callable[[Stored], Stored]) -> Value:
+    """Apply a data movement to whatever form the value has."""
+    if isinstance(value, Pending):
+        return value.moved(move, site.shape)
+    movable = _movable(site, value)
+    result = move(Stored(movable.tensor, movable.order, getattr(movable, "offset", 0)))
+    return with_tensor(movable, result.tensor, result.order)
+
+
+def permute_dims(site: Site, args: Sequence[Value]) -> Value:
+    value = args[0]
+    attr_axes = site.attrs.axes
+    rank = len(site.shape)
+    axes = (
+        tuple(reversed(range(rank)))
+        if attr_axes is None
+        else tuple(axis % rank for axis in integers_of(attr_axes))
+    )
+    if isinstance(value, Constant):
+        return Constant(np.transpose(value.array, axes))
+    if isinstance(value, QuantizedConstant):
+        return value.map(lambda a: np.transpose(a, axes))
+    if isinstance(value, Float):
+        return Float(site.builder.transpose(value.tensor, axes, site.place))
+
+    def move(stored: Stored) -> Stored:
+        return Stored(stored.tensor, tuple(axes.index(axis) for axis in stored.order), stored.offset)
+
+    return _moved(site, value, move)
+
+
+def concat(site: Site, args: Sequence[Value]) -> Value:
+    fields = args[0].fields if isinstance(args[0], Tuple) else tuple(args)
+    axis = int(site.attrs.axis) % len(site.shape)
+    if all(isinstance(field, Constant) for field in fields):
+        return Constant(
+            np.concatenate([field.array for field in fields if isinstance(field, Constant)], axis)
+        )
+    if all(isinstance(field, Stored) for field in fields):
+        stored = [field for field in fields if isinstance(field, Stored)]
+        if len({value.offset for value in stored}) > 1:
+            raise NoIntegerForm("int8 joined with uint8")
+        quantization = quantization_of(site, stored[0])
+        tensor, order = _emit_concat(site, stored, axis, None, quantization, op.FullRange)
+        return Stored(tensor, order, stored[0].offset)
+    reals = [
+        constant_operand(site, field)
+        if isinstance(field, (Constant, QuantizedConstant))
+        else real_operand(field, f"input {position}")
+        for position, field in enumerate(fields)
+    ]
+
+    def emit(quantization: Quantization, clamp: op.Clamp) -> tuple[int, Order]:
+        return _emit_concat(site, reals, axis, [real.quantization for real in reals], quantization, clamp)
+
+    return Pending(emit, site.shape, site.place)
+
+
+def _emit_concat(
+    site: Site,
+    values: Sequence[Real] | Sequence[Stored],
+    axis: int,
+    quantizations: Sequence[Quantization] | None,
+    quantization: Quantization | None,
+    clamp: op.Clamp,
+) -> tuple[int, Order]:
+    order = values[0].order
+    rescales: list[op.Rescale | None] = [None] * len(values)
+    zero_points = [0] * len(values)
+    output_zero_point = 0
+    if quantizations is not None and quantization is not None:
+        output_zero_point = quantization.zero_point
+        zero_points = [each.zero_point for each in quantizations]
+        rescales = [
+            None if same_quantization(each, quantization) else rescale_of(each.scale / quantization.scale)
+            for each in quantizations
+        ]
+    operator = op.Concat(order.index(axis), tuple(zero_points), tuple(rescales), output_zero_point, clamp)
+    sources = tuple(in_order(site, value, order) for value in values)
+    shape = site.physical(order)
+    return site.builder.step(operator, sources, site.place, site.name, shape, quantization), order
+
+
+def pad(site: Site, args: Sequence[Value]) -> Value:
+    value = _movable(site, args[0])
+    if str(getattr(site.attrs, "pad_mode", "constant")) != "constant":
+        raise NoIntegerForm(f"padding of mode {site.attrs.pad_mode}")
+    widths = integers_of(site.attrs.pad_width)
+    fill = float(site.attrs.pad_value)
+    if isinstance(value, Real):
+        quantization = value.quantization
+        stored_fill = stored_bound(fill, quantization)
+    else:
+        stored_fill = int(np.clip(fill - value.offset, -128, 127))
+    before = tuple(widths[2 * axis] for axis in value.order)
+    after = tuple(widths[2 * axis + 1] for axis in value.order)
+    if min(before + after) < 0:
+        raise NoIntegerForm("negative padding")
+    operator = op.Pad(before, after, stored_fill)
+    tensor = site.builder.step(
+        operator,
+        (value.tensor,),
+        site.place,
+        site.name,
+        site.physical(value.order),
+        quantization_of(site, value),
+    )
+    return with_tensor(value, tensor, value.order)
+
+
+def astype(site: Site, args: Sequence[Value]) -> Value:
+    value = args[0]
+    dtype = str(site.attrs.dtype)
+    if isinstance(value, Constant):
+        return Constant(value.array.astype(dtype))
+    if isinstance(value, Stored) and dtype == ("uint8" if value.offset else "int8"):
+        return value
+    raise NoIntegerForm(f"a cast to {dtype}")
