@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from edgekit.artifacts import Serving
 from edgekit.device import board_health, flashed, open_board, unmeasurable
 from edgekit.device.emulated_ssh import emulated_board
 from edgekit.device.ssh import SshConnection, SshHost, installed_versions, reached, roll_back
+from edgekit.device.ssh.argv import Patience
 from edgekit.device.ssh.channel import Channel
 from edgekit.device.ssh.deployment import SshDeployment, version_of
 from edgekit.errors import DeviceError, EdgekitError, UsageError, VerificationError
@@ -241,11 +243,7 @@ def cut_connections() -> int:
     """Kill every sshd session that this process's boards have. Returns how many there were."""
     killed = 0
     for pid in descendants(os.getpid()):
-        try:
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
-        except OSError:
-            continue
-        if name.startswith("sshd"):
+        if name_of(pid) == "sshd":
             os.kill(pid, signal.SIGKILL)
             killed += 1
     return killed
@@ -373,6 +371,54 @@ def test_cut_at_some_moment_of_the_switch(target: Target, images: tuple[Path, ..
         assert after in ({version_of(image)} if kept else {before, version_of(image)})
         assert after is not None
         current_answers(target, board, after)
+
+
+def test_all_commands_share_one_connection_which_ends_with_the_last(target: Target) -> None:
+    with reached(target, None) as connection:
+        for _ in range(4):
+            with reached(target, None) as same:
+                assert same is connection
+                same.run("true", "testing")
+        assert len([pid for pid in descendants(os.getpid()) if name_of(pid) == "sshd"]) == 1
+    assert not any(name_of(pid) in ("ssh", "sshd") for pid in descendants(os.getpid()))
+
+
+def test_a_board_that_stops_in_the_middle_is_given_up(target: Target) -> None:
+    with emulated_board(target) as host:
+        patience = Patience(alive_interval_s=1, alive_count=2)
+        with SshConnection(host, patience=patience) as connection:
+            channel = connection.start("echo ready; exec sleep 60")
+            assert channel.read(FASTEST_S) == b"ready\n"
+            stopped = [pid for pid in descendants(os.getpid()) if name_of(pid) == "sshd"]
+            assert stopped
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                began = time.monotonic()
+                assert channel.complete(silence_s=FASTEST_S, total_s=FASTEST_S).code == 255
+                assert time.monotonic() - began < FASTEST_S / 2
+            finally:
+                for pid in stopped:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_machine_that_answers_nothing_is_given_up(target: Target, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (tmp_path / "config").write_text(
+            f"Host silent\nHostName 127.0.0.1\nPort {server.getsockname()[1]}\nUserKnownHostsFile none\n"
+        )
+        host = SshHost("silent", tmp_path / "config")
+        with SshConnection(host, patience=Patience(connect_s=1)) as connection:
+            error = fails_cleanly(lambda: connection.run("true", "testing"))
+    assert "did not answer in time" in error.message
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 # --- two at once -----------------------------------------------------------------------------------------

@@ -215,6 +215,7 @@ _REASONS: Final[tuple[tuple[re.Pattern[str], Callable[[SshHost, str, str], Devic
         _unknown_name,
     ),
     (re.compile(r"Bad configuration option|Bad owner or permissions|terminating, \d+ bad"), _configuration),
+    (re.compile(r"Cannot execute command-line and remote command"), _configuration),
     (
         re.compile(r"connect to .*(timed out)|Connection timed out during|Operation timed out"),
         _nobody_answers,
