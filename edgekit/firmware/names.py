@@ -11,6 +11,8 @@ __all__ = ["check_compiled_file_names", "library_name", "valid_text"]
 
 _LIBRARY_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 _MAX_LIBRARY_NAME: Final = 32
+_LOCK: Final = "lock"
+"""A Linux board keeps its versions in a folder of the library's name, beside a file of this one."""
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}(\.[A-Za-z0-9]{1,8}){0,2}")
 
 
@@ -25,6 +27,8 @@ def library_name(model_name: str) -> str:
     name = re.sub(r"_+", "_", kept).strip("_")[:_MAX_LIBRARY_NAME].rstrip("_")
     if not name:
         return "model"
+    if name == _LOCK:
+        return f"{name}_model"
     return name if name[0].isalpha() else f"m{name}"[:_MAX_LIBRARY_NAME]
 
 

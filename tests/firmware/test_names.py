@@ -22,6 +22,7 @@ from edgekit.firmware.names import check_compiled_file_names, library_name, vali
         ("<script>alert(1)</script>", "script_alert_1_script"),
         ("\x1b[31mred", "31mred"),
         ("-lc", "lc"),
+        ("Lock", "lock_model"),
         ("8bit", "m8bit"),
         ("Модель", "model"),
         ("İstanbul", "i_stanbul"),
