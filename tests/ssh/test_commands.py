@@ -373,3 +373,19 @@ def test_architecture(target: str, machine: str | None, bits: int | None, status
     check = architecture_check(load_target(target), machine, bits)
     assert check.status == status
     assert (check.mend is not None) == (status == "missing")
+
+
+def test_doctor_says_why_instructions_can_not_be_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from edgekit.cli.ssh_checks import linux_board_checks
+    from edgekit.device import emulated_ssh
+    from edgekit.target import load_target
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(emulated_ssh, "tick_problem", lambda target: "QEMU takes no plugin")
+    ssh, counter = linux_board_checks(load_target("rpi4-emulated"), None)
+    assert (ssh.status, ssh.mend) == ("missing", "sudo apt-get install -y openssh-client")
+    assert counter.status == "note"
+    assert "QEMU takes no plugin" in counter.detail
+    assert counter.mend is not None
