@@ -12,9 +12,11 @@ from hypothesis import settings
 
 from tests.campaign import is_campaign
 
-# A job in the background of a script ignores SIGINT, and so would every program that a test interrupts.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A job in the background of a script ignores SIGINT, one under nohup SIGHUP, and so would every program that a
+# test stops.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # ONNX Runtime reports models to its makers unless it is told not to before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
