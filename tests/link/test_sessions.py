@@ -52,19 +52,19 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_pipe_that_spoils_frames(runner: Path) -> None:
-    count = campaign_count(200, 25)
+    count = campaign_count(200, 10)
     tally = sessions(board_on_a_pipe, runner, FIVE_PERCENT, count, 25)
     assert tally.right >= 0.95 * count, tally
 
 
 def test_a_serial_port_that_spoils_frames(runner: Path) -> None:
-    count = campaign_count(50, 5)
+    count = campaign_count(50, 3)
     tally = sessions(board_on_a_pty, runner, FIVE_PERCENT, count, 25)
     assert tally.right >= 0.8 * count, tally
 
 
 def test_a_pipe_that_spoils_bytes(runner: Path) -> None:
-    count = campaign_count(50, 4)
+    count = campaign_count(50, 2)
     tally = sessions(board_on_a_pipe, runner, BYTES, count, 10)
     assert tally.right >= 0.8 * count, tally
 
