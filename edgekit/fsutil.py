@@ -9,7 +9,7 @@ import secrets
 import stat
 from pathlib import Path
 
-__all__ = ["atomic_write", "read_plain_file", "sync_directory"]
+__all__ = ["atomic_write", "cache_folder", "read_plain_file", "sync_directory"]
 
 
 def atomic_write(path: Path, data: bytes) -> None:
@@ -33,6 +33,20 @@ def atomic_write(path: Path, data: bytes) -> None:
             temporary.unlink()
         raise
     sync_directory(path.parent)
+
+
+def cache_folder() -> Path:
+    """Where edgekit keeps what it can make again: `EDGEKIT_HOME`, else `edgekit` in the user's cache.
+
+    Raises:
+        RuntimeError: this user has no home folder.
+    """
+    own, cache = os.environ.get("EDGEKIT_HOME"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own).absolute()
+    # The XDG base directory specification: a relative path there is to be ignored.
+    base = Path(cache) if cache and Path(cache).is_absolute() else Path("~/.cache").expanduser()
+    return base / "edgekit"
 
 
 def read_plain_file(path: str, limit: int, *, folder: int | None = None, follow: bool = False) -> bytes:

@@ -90,7 +90,7 @@ def _toolchain(target: Target) -> Check:
         toolchain = find_toolchain(target)
     except EdgekitError as error:
         return Check(name, "missing", printable(error.message), error.hint)
-    return Check(name, "ok", next(iter(toolchain.versions.values()), str(toolchain.gcc)))
+    return Check(name, "ok", next(iter(toolchain.versions.values()), toolchain.gcc.name))
 
 
 def _emulator(target: Target) -> Check:

@@ -30,7 +30,7 @@ from edgekit.device.qemu_user import MACHINES, PACKAGE, find_qemu, tick_plugin
 from edgekit.device.ssh.host import SshHost
 from edgekit.device.sshd import OpenSsh, Session, account, find_openssh, make_keys, new_session, serve
 from edgekit.errors import DeviceError, MissingToolError, TargetError
-from edgekit.fsutil import atomic_write
+from edgekit.fsutil import atomic_write, cache_folder
 from edgekit.target import UserEmulator
 from edgekit.text import printable
 
@@ -127,15 +127,10 @@ def _emulator(target: Target) -> UserEmulator:
 
 
 def _cache_folder() -> Path:
-    own, cache = os.environ.get("EDGEKIT_HOME"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own).absolute()
     try:
-        # The XDG base directory specification: a relative path there is to be ignored.
-        base = Path(cache) if cache and Path(cache).is_absolute() else Path("~/.cache").expanduser()
+        return cache_folder()
     except RuntimeError:
         raise DeviceError("this user has no home folder", hint="export EDGEKIT_HOME=FOLDER") from None
-    return base / "edgekit"
 
 
 def _ticks(emulator: UserEmulator, qemu: Path) -> tuple[Path | None, str | None]:

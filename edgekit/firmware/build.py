@@ -133,7 +133,7 @@ def build_image(
             image_name: built.image,
             f"lib{library}.a": built.library,
             **_for_python(compiled, target, library, built),
-            "README.md": bundle_readme(target, library, image_name, built.memory).encode(),
+            "README.md": bundle_readme(target, toolchain, library, image_name, built.memory).encode(),
         }
         manifest = Manifest(
             schema=SCHEMA,
@@ -212,20 +212,9 @@ def _compile_and_link(
     for path, data in {**sources.model, **sources.agent, **sources.generated}.items():
         (work / path).parent.mkdir(parents=True, exist_ok=True)
         (work / path).write_bytes(data)
-    platform_flags = _LINUX_FLAGS if target.platform == "linux" else _BOARD_FLAGS
-    # After edgekit's own, so that a target's -O goes before them.
-    flags = (
-        *_COMMON_FLAGS,
-        *platform_flags,
-        *toolchain.flags,
-        *_INCLUDES,
-        f"-Iplatform/{target.platform}",
-    )
     model_objects = [path for path in sources.model if path.endswith(".o")]
-    model_objects += _compile(sources.model, flags, toolchain, work)
-    agent_objects = _compile({**sources.agent, **sources.generated}, flags, toolchain, work)
-    for path in (*model_objects, *agent_objects):
-        check_abi(parse_elf((work / path).read_bytes(), path), target, path)
+    model_objects += _compile(sources.model, target, toolchain, work)
+    agent_objects = _compile({**sources.agent, **sources.generated}, target, toolchain, work)
 
     toolchain.archive("model.a", sorted(model_objects), work)
     image = _link(sorted((*agent_objects, *model_objects)), compiled, target, toolchain, work)
@@ -239,8 +228,11 @@ def _compile_and_link(
         arena_bytes=_section_bytes(objects, _ARENA_SECTION),
         weights_bytes=_section_bytes(objects, _WEIGHTS_SECTION),
     )
-    shared = _link_shared(model_objects, toolchain, work) if target.platform == "linux" else None
-    return _Built(image, (work / "model.a").read_bytes(), shared, memory, toolchain.versions)
+    library = (work / "model.a").read_bytes()
+    shared = (
+        _link_shared(sources, model_objects, target, toolchain, work) if target.platform == "linux" else None
+    )
+    return _Built(image, library, shared, memory, toolchain.versions)
 
 
 def _for_python(compiled: CompiledModel, target: Target, library: str, built: _Built) -> Mapping[str, bytes]:
@@ -262,19 +254,29 @@ def _section_bytes(objects: Sequence[Elf], name: str) -> int:
     return sum(section.size_bytes for section in found)
 
 
-def _compile(paths: Mapping[str, bytes], flags: Sequence[str], toolchain: Toolchain, work: Path) -> list[str]:
+def _compile(paths: Mapping[str, bytes], target: Target, toolchain: Toolchain, work: Path) -> list[str]:
     """Compiles every C and assembler source of `paths`; returns the objects' paths."""
+    platform_flags = _LINUX_FLAGS if target.platform == "linux" else _BOARD_FLAGS
+    # After edgekit's own, so that a target's -O goes before them.
+    flags = (
+        *_COMMON_FLAGS,
+        *platform_flags,
+        *toolchain.flags,
+        *_INCLUDES,
+        f"-Iplatform/{target.platform}",
+    )
     objects: list[str] = []
     for path in sorted(paths):
         if not path.endswith((".c", ".S")):
             continue
-        made = path.rsplit(".", 1)[0] + ".o"
+        made = _object(path)
         # weights.S names weights.bin as it lies beside it: -Wa,-I is where .incbin looks. Assembler code does
         # not say by itself that it needs no executable stack, and a linker of today warns.
         extra = ["-Wa,-Imodel,--noexecstack"] if path.endswith(".S") else []
         result = toolchain.run_gcc([*flags, *extra, "-c", path, "-o", made], work)
         if result.returncode:
             raise TargetError(f"{toolchain.gcc.name} could not compile {path}:\n{result.first_lines}")
+        check_abi(parse_elf((work / made).read_bytes(), made), target, made)
         objects.append(made)
     return objects
 
@@ -293,11 +295,26 @@ def _link(
     return (work / "image").read_bytes()
 
 
-def _link_shared(model_objects: Sequence[str], toolchain: Toolchain, work: Path) -> bytes:
-    """The model and the threads as one shared library, for programs that load it at run time."""
+def _link_shared(
+    sources: _Sources, model_objects: Sequence[str], target: Target, toolchain: Toolchain, work: Path
+) -> bytes:
+    """The model and the threads as one shared library, for programs that load it at run time.
+
+    With a toolchain of its own for that, the objects in `work` are written anew: they are needed no more.
+    """
+    if toolchain.shared is not None:
+        toolchain = toolchain.shared
+        platform = {path: data for path, data in sources.agent.items() if _object(path) in _SHARED_PLATFORM}
+        _compile({**sources.model, **platform}, target, toolchain, work)
     options = ["-shared", "-pthread", *(each for each in _LINUX_LINK if each not in ("-no-pie", "-pthread"))]
     objects = sorted((*model_objects, *_SHARED_PLATFORM))
     result = toolchain.run_gcc([*toolchain.flags, *options, *objects, "-lm", "-o", "model.so"], work)
     if result.returncode:
         raise TargetError(f"{toolchain.gcc.name} could not link the shared library:\n{result.first_lines}")
-    return (work / "model.so").read_bytes()
+    library = (work / "model.so").read_bytes()
+    check_abi(parse_elf(library, "the shared library"), target, "the shared library")
+    return library
+
+
+def _object(source: str) -> str:
+    return source.rsplit(".", 1)[0] + ".o"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgekit.artifacts import MemoryUse
 from edgekit.firmware.python_module import module_name
+from edgekit.firmware.tool import Toolchain
 from edgekit.target import Target
 
 __all__ = ["bundle_readme"]
@@ -18,14 +19,14 @@ outputs = Model()(x)    # reals in, reals out; Model(threads=4) splits large ope
 """
 
 
-def bundle_readme(target: Target, library: str, image: str, memory: MemoryUse) -> str:
+def bundle_readme(target: Target, toolchain: Toolchain, library: str, image: str, memory: MemoryUse) -> str:
     """Text for an application developer. All names in it are edgekit's own; none comes from the model."""
     bare_metal = target.platform != "linux"
     python = "" if bare_metal else _PYTHON.format(library=library, module=module_name(library))
     # nosys: an application brings its own start-up and system calls; newlib's empty ones make it link here.
     # noexecstack: newlib's own assembler code does not say that it needs no executable stack, and ld warns.
     specs = ["--specs=nano.specs", "--specs=nosys.specs", "-Wl,-z,noexecstack"] if bare_metal else []
-    compiler = " ".join([f"{target.toolchain.prefix}gcc", *target.toolchain.flags, "-O2", *specs])
+    compiler = " ".join([toolchain.gcc.name, *toolchain.flags, "-O2", *specs])
     return f"""# {library} for {target.name}
 
 `lib{library}.a` is the model: call `edgekit_model_run()` of `edgekit_model.h` in your own program. These five
