@@ -12,8 +12,8 @@ from hypothesis import settings
 
 from tests.campaign import is_campaign
 
-# A job in the background of a script ignores SIGINT, one under nohup SIGHUP; programs that a test starts would
-# ignore them too.
+# A job in the background of a script ignores SIGINT, one under nohup SIGHUP; what a test starts would ignore
+# them too.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
