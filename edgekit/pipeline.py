@@ -372,7 +372,7 @@ def run_bundle(
 
     Args:
         inputs: One array an input: one row of the input's shape, or (N, …) rows; stored integers, or reals
-        as float.
+            as float.
 
     Returns:
         One array (N, *shape) an output, in the stored type.
