@@ -20,11 +20,13 @@ _LIBM: Final = (
 )
 # Run-time ABI for the Arm Architecture (IHI 0043), sections 4.2 and 4.3: integer and memory helpers.
 _AEABI_INTEGER: Final = (
-    r"__aeabi_mem(cpy|move|set|clr)[48]?|__aeabi_(l|ul|i|ui)div(mod)?|__aeabi_lmul|__aeabi_ll[a-z]+"
+    r"__aeabi_mem(cpy|move|set|clr)[48]?|__aeabi_(l|ul|i|ui)div(mod)?|__aeabi_lmul|__aeabi_(ll[a-z]+|lasr)"
     r"|__aeabi_u?lcmp|__aeabi_unwind_cpp_pr[01]"
 )
 # Section 4.1 there: floating-point helpers, for cores that have no FPU. Double precision is never allowed.
 _AEABI_FLOAT: Final = r"__aeabi_(f[a-z0-9]+|i2f|ui2f|l2f|ul2f|cf[a-z]+)"
+# libgcc counts leading zeros where the core has no instruction for it (Armv6-M).
+_LIBGCC_BITS: Final = r"__(clz|ctz|popcount)[sd]i2"
 # libgcc's integer helpers on cores that lack wide multiplication, division or shifts.
 _LIBGCC_INTEGER: Final = r"__(mul|div|mod|udiv|umod|ashl|ashr|lshr|clz|ctz|popcount)[sdt]i[23]"
 
@@ -68,7 +70,8 @@ def _allowed(target: Target, machine: int) -> tuple[str, ...]:
     common = (_MEMORY, _LIBM)
     if machine == Machine.ARM:
         has_fpu = flag_value(target.toolchain.flags, "fpu") is not None or target.platform == "linux"
-        return (*common, _AEABI_INTEGER) if has_fpu else (*common, _AEABI_INTEGER, _AEABI_FLOAT)
+        integer = (*common, _AEABI_INTEGER, _LIBGCC_BITS)
+        return integer if has_fpu else (*integer, _AEABI_FLOAT)
     if machine == Machine.RISCV:
         return (*common, _LIBGCC_INTEGER)
     return common
