@@ -1,0 +1,47 @@
+"""The integer definition of each operator, in TIR: what every schedule must compute, to the byte.
+
+A definition is a tensor expression over the operator's inputs and constants. Its stages have names by which
+the schedules find them: `padded` (a copy of the input with its border filled with the zero point), `sum` (a
+reduction) and `output`. The rules and their sources are in docs/arithmetic.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tvm import te
+
+from edgekit.compiler import operators as op
+from edgekit.compiler.definitions import convolution, dense, elementwise, movement, pooling, softmax
+from edgekit.compiler.definitions.stages import OUTPUT, PADDED, SUM, Definition
+from edgekit.compiler.program import Tensor
+
+__all__ = ["DEFINITIONS", "OUTPUT", "PADDED", "SUM", "Definition", "define"]
+
+
+def define(operator: op.Operator, inputs: Sequence[Tensor], output: Tensor) -> Definition:
+    """The definition of `operator` over tensors of these shapes (NHWC) and types."""
+    placeholders = tuple(
+        te.placeholder(tensor.shape, tensor.dtype, name=f"input{position}")
+        for position, tensor in enumerate(inputs)
+    )
+    return DEFINITIONS[type(operator)](operator, placeholders, output)
+
+
+DEFINITIONS: Mapping[type[op.Operator], Callable[[Any, tuple[Any, ...], Tensor], Definition]] = {
+    op.Conv2D: convolution.conv2d,
+    op.DepthwiseConv2D: convolution.depthwise_conv2d,
+    op.Dense: dense.dense,
+    op.Add: elementwise.add,
+    op.AveragePool: pooling.average_pool,
+    op.MaxPool: pooling.max_pool,
+    op.Mean: pooling.mean,
+    op.Pad: movement.pad,
+    op.Concat: movement.concat,
+    op.Requantize: elementwise.requantize,
+    op.Quantize: elementwise.quantize,
+    op.Dequantize: elementwise.dequantize,
+    op.Softmax: softmax.softmax,
+    op.Transpose: movement.transpose,
+}

@@ -1,0 +1,40 @@
+"""The integer operators: what each one computes, as data.
+
+One frozen dataclass an operator. It holds everything that decides the answer (weights, zero points,
+multipliers, clamps, geometry) and nothing about how a target computes it. Activations are int8 in NHWC unless
+a field says otherwise; accumulators are int32. `definitions` states the arithmetic of each as TIR;
+`schedules` make it fast.
+
+Adding an operator: a dataclass in the module of its family, a rule in `lowering/rules`, a definition in
+`definitions`, a test.
+"""
+
+from edgekit.compiler.operators.base import Clamp, FullRange, Operator, Rescale, Window
+from edgekit.compiler.operators.convolution import Conv2D, DepthwiseConv2D
+from edgekit.compiler.operators.dense import Dense
+from edgekit.compiler.operators.elementwise import Add, Dequantize, Quantize, Requantize
+from edgekit.compiler.operators.movement import Concat, Pad, Transpose
+from edgekit.compiler.operators.pooling import AveragePool, MaxPool, Mean
+from edgekit.compiler.operators.softmax import Softmax
+
+__all__ = [
+    "Add",
+    "AveragePool",
+    "Clamp",
+    "Concat",
+    "Conv2D",
+    "Dense",
+    "DepthwiseConv2D",
+    "Dequantize",
+    "FullRange",
+    "MaxPool",
+    "Mean",
+    "Operator",
+    "Pad",
+    "Quantize",
+    "Requantize",
+    "Rescale",
+    "Softmax",
+    "Transpose",
+    "Window",
+]
