@@ -1,4 +1,4 @@
-"""The integer program: operators in order over tensors, between the lowering and the schedules.
+"""The program: operators in order over tensors, between the lowering and the schedules.
 
 Tensors that share a `storage` are one piece of memory seen in different shapes: a reshape costs nothing.
 """
@@ -42,11 +42,13 @@ class Step:
     inputs: tuple[int, ...]
     output: int
     place: Place | None
+    float_because: str | None = None
+    """Why it is computed in float and not in integers; None for integer operators."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """A whole model in integers. `inputs` and `outputs` pair what the user sees with the tensor behind it."""
+    """A whole model. `inputs` and `outputs` pair what the user sees with the tensor behind it."""
 
     tensors: tuple[Tensor, ...]
     steps: tuple[Step, ...]

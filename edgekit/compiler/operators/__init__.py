@@ -13,6 +13,7 @@ from edgekit.compiler.operators.base import Clamp, FullRange, Operator, Rescale,
 from edgekit.compiler.operators.convolution import Conv2D, DepthwiseConv2D
 from edgekit.compiler.operators.dense import Dense
 from edgekit.compiler.operators.elementwise import Add, Dequantize, Quantize, Requantize
+from edgekit.compiler.operators.floating import FloatFunction
 from edgekit.compiler.operators.movement import Concat, Pad, Transpose
 from edgekit.compiler.operators.pooling import AveragePool, MaxPool, Mean
 from edgekit.compiler.operators.softmax import Softmax
@@ -26,6 +27,7 @@ __all__ = [
     "Dense",
     "DepthwiseConv2D",
     "Dequantize",
+    "FloatFunction",
     "FullRange",
     "MaxPool",
     "Mean",

@@ -1,4 +1,4 @@
-"""What all integer operators share: geometry, bounds, rescaling, and the base class."""
+"""What all operators share: geometry, bounds, rescaling, and the base class."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Rescale:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operator:
-    """Base of all integer operators."""
+    """Base of all operators."""
 
     NAME: ClassVar[str] = "operator"
     IN_PLACE: ClassVar[bool] = False
@@ -71,6 +71,11 @@ class Operator:
 
     So the output may take the storage of an input of the same size.
     """
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+        return self.NAME
 
     def macs(self, output: Shape) -> int:
         """Multiply-accumulates to compute an output of that shape; 0 for operators that have none."""
