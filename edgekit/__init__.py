@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from edgekit.artifacts import ImportOptions
     from edgekit.budget import Budget
     from edgekit.frontend import load_model
     from edgekit.pipeline import (
@@ -26,6 +27,7 @@ __all__ = [
     "Analysis",
     "Budget",
     "Deployment",
+    "ImportOptions",
     "__version__",
     "analyze",
     "compile_bundle",
@@ -42,6 +44,7 @@ _HOMES: Final = {
     "Analysis": "edgekit.pipeline",
     "Budget": "edgekit.budget",
     "Deployment": "edgekit.pipeline",
+    "ImportOptions": "edgekit.artifacts",
     "analyze": "edgekit.pipeline",
     "compile_bundle": "edgekit.pipeline",
     "deploy": "edgekit.pipeline",

@@ -19,16 +19,20 @@ if TYPE_CHECKING:
     from tvm.ir import IRModule
 
 __all__ = [
+    "DEFAULT_IMPORT",
     "Allocation",
+    "CalibrationMethod",
     "CompiledModel",
     "CompiledOperator",
     "Conditions",
     "Image",
+    "ImportOptions",
     "Measurement",
     "MemoryUse",
     "Model",
     "OperatorMeasurement",
     "Place",
+    "Precision",
     "Quantization",
     "Serving",
     "TensorSpec",
@@ -74,6 +78,32 @@ class TensorSpec:
     @property
     def size_bytes(self) -> int:
         return self.elements * ITEM_SIZE[self.dtype]
+
+
+Precision = Literal["int8", "int16x8", "float32"]
+"""Of a float model's program: int8 throughout, int16 activations with int8 weights, or not quantised."""
+
+CalibrationMethod = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
+"""How an activation's range is chosen from what the calibration rows gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """What the user says of a source model besides where it is."""
+
+    name: str | None = None
+    """Name of the model; the file's name without suffix by default."""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Fixed shapes of inputs that have dynamic dimensions, by input name."""
+    precision: Precision = "int8"
+    calibration_method: CalibrationMethod = "minmax"
+    weights: Path | None = None
+    """A safetensors file with the weights of a module that a factory makes."""
+    trusted: bool = False
+    """Whether a format may be read that can run code while it is loaded."""
+
+
+DEFAULT_IMPORT = ImportOptions()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.artifacts import CompiledModel, Image, Measurement, Model, Serving, TensorSpec, Verification
+from edgekit.artifacts import (
+    DEFAULT_IMPORT,
+    CompiledModel,
+    Image,
+    ImportOptions,
+    Measurement,
+    Model,
+    Serving,
+    TensorSpec,
+    Verification,
+)
 from edgekit.budget import Budget
 from edgekit.data import (
     DEFAULT_RANDOM_ROWS,
@@ -135,8 +145,7 @@ class _Request:
     """The model that was asked for, and the data that belong to it."""
 
     model: Path
-    name: str | None
-    shapes: Mapping[str, tuple[int, ...]]
+    options: ImportOptions
     data: str | Path | None
     calibration: str | Path | None
     seed: int
@@ -196,8 +205,7 @@ def deploy(
     data: str | Path | None = None,
     calibration: str | Path | None = None,
     board: str | None = None,
-    name: str | None = None,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    options: ImportOptions = DEFAULT_IMPORT,
     samples: int | None = None,
     runs: int | None = None,
     seed: int = 0,
@@ -219,7 +227,7 @@ def deploy(
             without it.
         calibration: Rows to calibrate a float model with.
         board: `serial:…` or `ssh:…`; what an emulated target or the host does not need.
-        shapes: Fixed shapes of inputs whose dimensions the model leaves open.
+        options: What else there is to say of the model: name, shapes, precision.
         samples: How many rows run on the board; all by default, on a serial line at most `MAX_BOARD_ROWS`.
         runs: How often a run is measured; 5 where a counter repeats, 50 where it is a time.
         seed: Of random rows, of the split and of the choice of rows.
@@ -242,7 +250,7 @@ def deploy(
         raise UsageError("runs must be at least 1")
     address = _address(board, stages)
     serving = _serving(resolved, threads, core)
-    imported = _import(_request(model, name, shapes, data, calibration, seed, folder), progress, stages)
+    imported = _import(_Request(Path(model), options, data, calibration, seed, folder), progress, stages)
     compiled, image = _build(imported, resolved, directory, progress, stages)
     rows = _choose_rows(imported, compiled.inputs, resolved, samples, seed)
     # a class that the model doesn't know is refused before the board runs
@@ -288,8 +296,7 @@ def compile_bundle(
     directory: str | Path | None = None,
     data: str | Path | None = None,
     calibration: str | Path | None = None,
-    name: str | None = None,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    options: ImportOptions = DEFAULT_IMPORT,
     seed: int = 0,
     folder: Path | None = None,
     progress: Progress = silent,
@@ -299,7 +306,7 @@ def compile_bundle(
     `deploy`'s.
     """
     resolved = _resolve_target(target, progress)
-    imported = _import(_request(model, name, shapes, data, calibration, seed, folder), progress, stages)
+    imported = _import(_Request(Path(model), options, data, calibration, seed, folder), progress, stages)
     compiled, image = _build(imported, resolved, directory, progress, stages)
     document = deploy_document(source=imported.model, target=resolved, compiled=compiled, image=image)
     return Compiled(document, compiled, image)
@@ -311,8 +318,7 @@ def analyze(
     target: str | Path | Target = "host",
     data: str | Path | None = None,
     calibration: str | Path | None = None,
-    name: str | None = None,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    options: ImportOptions = DEFAULT_IMPORT,
     seed: int = 0,
     folder: Path | None = None,
     progress: Progress = silent,
@@ -322,7 +328,7 @@ def analyze(
     `deploy`'s.
     """
     resolved = _resolve_target(target, progress)
-    imported = _import(_request(model, name, shapes, data, calibration, seed, folder), progress, stages)
+    imported = _import(_Request(Path(model), options, data, calibration, seed, folder), progress, stages)
     with step(progress, Step.ANALYZE, resolved.name) as running:
         operators = stages.analyze_model(imported.model, resolved)
         running.outcome = f"{len(operators)} operators"
@@ -443,28 +449,15 @@ def _resolve_target(target: str | Path | Target, progress: Progress) -> Target:
     return resolved
 
 
-def _request(
-    model: str | Path,
-    name: str | None,
-    shapes: Mapping[str, Sequence[int]] | None,
-    data: str | Path | None,
-    calibration: str | Path | None,
-    seed: int,
-    folder: Path | None,
-) -> _Request:
-    fixed = {key: tuple(value) for key, value in (shapes or {}).items()}
-    return _Request(Path(model), name, fixed, data, calibration, seed, folder)
-
-
 def _import(request: _Request, progress: Progress, stages: Stages) -> _Imported:
     """Data first: a wrong data file is refused in milliseconds, before the model is."""
     data, calibration = _read_data_sets(request, progress)
     with step(progress, Step.IMPORT, printable(str(request.model))) as running:
         chosen: tuple[npt.NDArray[np.float32], ...] | None = None
         source = calibration or data
-        if source is not None and stages.needs_calibration(request.model, request.shapes):
+        if source is not None and stages.needs_calibration(request.model, request.options):
             chosen = calibration_inputs(source, whole_file=calibration is not None, seed=request.seed)
-        model = stages.load_model(request.model, request.name, request.shapes, chosen)
+        model = stages.load_model(request.model, request.options, chosen)
         running.outcome = (
             f"{model.format}, {len(model.input_names)} input(s), {len(model.output_names)} output(s)"
         )
@@ -474,7 +467,7 @@ def _import(request: _Request, progress: Progress, stages: Stages) -> _Imported:
         data=data,
         calibrated_on_data=chosen is not None and calibration is None,
         used=frozenset() if chosen is None else row_digests(chosen),
-        provenance=_provenance(model, request.shapes, calibrated_on, request.seed),
+        provenance=_provenance(model, request.options, calibrated_on, request.seed),
     )
 
 
@@ -494,15 +487,18 @@ def _read_data_sets(request: _Request, progress: Progress) -> tuple[DataSet | No
 
 
 def _provenance(
-    model: Model, shapes: Mapping[str, tuple[int, ...]], calibrated_on: str | None, seed: int
+    model: Model, options: ImportOptions, calibrated_on: str | None, seed: int
 ) -> Mapping[str, str]:
     """What went into the bundle besides what the build itself knows; the same inputs give the same texts."""
     facts = {"model_format": model.format, "model_sha256": model.sha256}
     facts |= {f"package_{name}": version(name) for name in _PACKAGES}
-    if shapes:
-        facts["shapes"] = json.dumps({name: list(shape) for name, shape in sorted(shapes.items())})
+    if options.shapes:
+        facts["shapes"] = json.dumps({name: list(shape) for name, shape in sorted(options.shapes.items())})
+    if options.precision != "int8":
+        facts["precision"] = options.precision
     if calibrated_on is not None:
         facts |= {"calibration_sha256": calibrated_on, "calibration_seed": str(seed)}
+        facts["calibration_method"] = options.calibration_method
         facts["package_onnxruntime"] = version("onnxruntime")
     return facts
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from edgekit.artifacts import CalibrationMethod, Precision
 from edgekit.budget import Budget
 from edgekit.errors import UsageError
 from edgekit.quantities import parse_bytes, parse_count, parse_duration_us
@@ -55,6 +56,8 @@ class ModelSection(_Section):
     path: str = Field(min_length=1)
     name: str | None = Field(default=None, min_length=1)
     shapes: Mapping[str, list[PositiveInt]] = Field(default_factory=dict)
+    precision: Precision = "int8"
+    weights: str | None = Field(default=None, min_length=1)
 
 
 class DataSection(_Section):
@@ -62,6 +65,7 @@ class DataSection(_Section):
 
     path: str | None = Field(default=None, min_length=1)
     calibration: str | None = Field(default=None, min_length=1)
+    calibration_method: CalibrationMethod = "minmax"
     samples: PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
-from edgekit.artifacts import CompiledModel, Image, Model, Serving
+from edgekit.artifacts import CompiledModel, Image, ImportOptions, Model, Serving
 from edgekit.errors import EdgekitError
 from edgekit.profile import Health, Meter
 from edgekit.target import Target
@@ -50,18 +50,16 @@ class Flashed(Protocol):
     def keep(self) -> None: ...
 
 
-def _load_model(
-    path: Path, name: str | None, shapes: Mapping[str, tuple[int, ...]], calibration: Calibration
-) -> Model:
+def _load_model(path: Path, options: ImportOptions, calibration: Calibration) -> Model:
     from edgekit.frontend import load_model
 
-    return load_model(path, name=name, shapes=shapes or None, calibration=calibration)
+    return load_model(path, options, calibration=calibration)
 
 
-def _needs_calibration(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def _needs_calibration(path: Path, options: ImportOptions) -> bool:
     from edgekit.frontend.calibration import needs_calibration
 
-    return needs_calibration(path, shapes or None)
+    return needs_calibration(path, options)
 
 
 def _compile_model(model: Model, target: Target) -> CompiledModel:
@@ -128,8 +126,8 @@ def _unmeasurable(target: Target, serving: Serving) -> EdgekitError | None:
 class Stages:
     """One function a stage; `edgekit.pipeline` says in which order."""
 
-    load_model: Callable[[Path, str | None, Mapping[str, tuple[int, ...]], Calibration], Model] = _load_model
-    needs_calibration: Callable[[Path, Mapping[str, tuple[int, ...]]], bool] = _needs_calibration
+    load_model: Callable[[Path, ImportOptions, Calibration], Model] = _load_model
+    needs_calibration: Callable[[Path, ImportOptions], bool] = _needs_calibration
     compile_model: Callable[[Model, Target], CompiledModel] = _compile_model
     analyze_model: Callable[[Model, Target], tuple[OperatorAnalysis, ...]] = _analyze_model
     build_image: Callable[[CompiledModel, Target, Path, Mapping[str, str]], Image] = _build_image

@@ -10,14 +10,18 @@ import typer
 from pydantic import JsonValue
 
 from edgekit.cli.options import (
+    CalibrationMethodOption,
     CalibrationOption,
     DebugFlag,
     JsonFlag,
     ModelArgument,
     NameOption,
+    PrecisionOption,
     QuietFlag,
     ShapeOption,
     TargetOption,
+    TrustFlag,
+    WeightsOption,
 )
 from edgekit.cli.session import Session
 from edgekit.cli.settings import existing_model, model_settings, project_of_this_folder
@@ -34,6 +38,10 @@ def command(
     model: ModelArgument = None,
     target: TargetOption = None,
     calibration: CalibrationOption = None,
+    calibration_method: CalibrationMethodOption = None,
+    precision: PrecisionOption = None,
+    weights: WeightsOption = None,
+    trust: TrustFlag = False,
     shape: ShapeOption = None,
     name: NameOption = None,
     json: JsonFlag = False,
@@ -43,7 +51,18 @@ def command(
     """List a model's operators: shapes, MACs, weights, and what runs how."""
     session = Session.of(context, json=json, quiet=quiet, debug=debug)
     project = project_of_this_folder()
-    chosen = model_settings("analyze", project, model=model, name=name, shapes=shape, calibration=calibration)
+    chosen = model_settings(
+        "analyze",
+        project,
+        model=model,
+        name=name,
+        shapes=shape,
+        calibration=calibration,
+        calibration_method=calibration_method,
+        precision=precision,
+        weights=weights,
+        trust=trust,
+    )
     existing_model(chosen.model)
 
     from edgekit.pipeline import analyze
@@ -54,8 +73,7 @@ def command(
             target=target or (project.target if project is not None and project.target else "host"),
             calibration=chosen.calibration,
             data=chosen.data,
-            name=chosen.name,
-            shapes=chosen.shapes,
+            options=chosen.options,
             seed=chosen.seed,
             folder=chosen.folder,
             progress=progress,

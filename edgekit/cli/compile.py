@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from edgekit.cli.options import (
+    CalibrationMethodOption,
     CalibrationOption,
     DataOption,
     DebugFlag,
@@ -12,10 +13,13 @@ from edgekit.cli.options import (
     ModelArgument,
     NameOption,
     OutputOption,
+    PrecisionOption,
     QuietFlag,
     SeedOption,
     ShapeOption,
     TargetOption,
+    TrustFlag,
+    WeightsOption,
 )
 from edgekit.cli.session import Session
 from edgekit.cli.settings import existing_model, model_settings, project_of_this_folder, target_name
@@ -30,6 +34,10 @@ def command(
     output: OutputOption = None,
     data: DataOption = None,
     calibration: CalibrationOption = None,
+    calibration_method: CalibrationMethodOption = None,
+    precision: PrecisionOption = None,
+    weights: WeightsOption = None,
+    trust: TrustFlag = False,
     shape: ShapeOption = None,
     name: NameOption = None,
     seed: SeedOption = None,
@@ -48,6 +56,10 @@ def command(
         shapes=shape,
         data=data,
         calibration=calibration,
+        calibration_method=calibration_method,
+        precision=precision,
+        weights=weights,
+        trust=trust,
         seed=seed,
     )
     where = target_name(target, project)
@@ -64,11 +76,10 @@ def command(
             chosen.model,
             target=resolved,
             directory=output
-            or bundle_directory(chosen.build, chosen.name or chosen.model.stem, resolved.name),
+            or bundle_directory(chosen.build, chosen.options.name or chosen.model.stem, resolved.name),
             data=chosen.data,
             calibration=chosen.calibration,
-            name=chosen.name,
-            shapes=chosen.shapes,
+            options=chosen.options,
             seed=chosen.seed,
             folder=chosen.folder,
             progress=progress,

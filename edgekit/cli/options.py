@@ -8,11 +8,13 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from edgekit.artifacts import CalibrationMethod, Precision
 from edgekit.errors import UsageError
 from edgekit.text import printable
 
 __all__ = [
     "BoardOption",
+    "CalibrationMethodOption",
     "CalibrationOption",
     "CoreOption",
     "DataOption",
@@ -21,12 +23,15 @@ __all__ = [
     "ModelArgument",
     "NameOption",
     "OutputOption",
+    "PrecisionOption",
     "QuietFlag",
     "RunsOption",
     "SeedOption",
     "ShapeOption",
     "TargetOption",
     "ThreadsOption",
+    "TrustFlag",
+    "WeightsOption",
     "parse_limit",
     "parse_shapes",
 ]
@@ -63,6 +68,23 @@ DataOption = Annotated[
 CalibrationOption = Annotated[
     str | None,
     typer.Option("--calibration", metavar="FILE", help="Rows to quantise a float model with."),
+]
+CalibrationMethodOption = Annotated[
+    CalibrationMethod | None,
+    typer.Option(
+        "--calibration-method", help="How ranges are chosen from the calibration rows; minmax by default."
+    ),
+]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option("--precision", help="What a float model is deployed as; int8 by default."),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="FILE", help="A .safetensors file for a package.module:factory."),
+]
+TrustFlag = Annotated[
+    bool, typer.Option("--trust", help="Read a format that can run code while it is loaded (.pt2).")
 ]
 ShapeOption = Annotated[
     list[str] | None,

@@ -9,18 +9,22 @@ import typer
 
 from edgekit.cli.options import (
     BoardOption,
+    CalibrationMethodOption,
     CalibrationOption,
     CoreOption,
     DataOption,
     DebugFlag,
     JsonFlag,
     OutputOption,
+    PrecisionOption,
     QuietFlag,
     RunsOption,
     SeedOption,
     ShapeOption,
     TargetOption,
     ThreadsOption,
+    TrustFlag,
+    WeightsOption,
 )
 from edgekit.cli.session import Session
 from edgekit.cli.settings import (
@@ -48,6 +52,10 @@ def command(
     core: CoreOption = None,
     data: DataOption = None,
     calibration: CalibrationOption = None,
+    calibration_method: CalibrationMethodOption = None,
+    precision: PrecisionOption = None,
+    weights: WeightsOption = None,
+    trust: TrustFlag = False,
     shape: ShapeOption = None,
     seed: SeedOption = None,
     output: OutputOption = None,
@@ -63,7 +71,17 @@ def command(
 
     if bundle is None:
         chosen = model_settings(
-            "profile", project, model=model, shapes=shape, data=data, calibration=calibration, seed=seed
+            "profile",
+            project,
+            model=model,
+            shapes=shape,
+            data=data,
+            calibration=calibration,
+            calibration_method=calibration_method,
+            precision=precision,
+            weights=weights,
+            trust=trust,
+            seed=seed,
         )
         where = target_name(target, project)
         existing_model(chosen.model)
@@ -77,15 +95,16 @@ def command(
     with session.progress() as progress:
         if bundle is None:
             resolved = load_target(where)
-            bundle = output or bundle_directory(chosen.build, chosen.name or chosen.model.stem, resolved.name)
+            bundle = output or bundle_directory(
+                chosen.build, chosen.options.name or chosen.model.stem, resolved.name
+            )
             compile_bundle(
                 chosen.model,
                 target=resolved,
                 directory=bundle,
                 data=chosen.data,
                 calibration=chosen.calibration,
-                name=chosen.name,
-                shapes=chosen.shapes,
+                options=chosen.options,
                 seed=chosen.seed,
                 folder=chosen.folder,
                 progress=progress,

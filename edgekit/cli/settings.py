@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.artifacts import CalibrationMethod, ImportOptions, Precision
 from edgekit.cli.options import parse_shapes
 from edgekit.errors import UsageError
 from edgekit.project import FILE_NAME, Project, find_project
@@ -28,8 +28,7 @@ class ModelSettings:
     """A source model with all that belongs to it."""
 
     model: Path
-    name: str | None
-    shapes: Mapping[str, tuple[int, ...]]
+    options: ImportOptions
     data: str | None
     calibration: str | None
     samples: int | None
@@ -79,6 +78,10 @@ def model_settings(
     model: Path | None,
     name: str | None = None,
     shapes: list[str] | None = None,
+    precision: Precision | None = None,
+    calibration_method: CalibrationMethod | None = None,
+    weights: Path | None = None,
+    trust: bool = False,
     data: str | None = None,
     calibration: str | None = None,
     samples: int | None = None,
@@ -94,12 +97,21 @@ def model_settings(
     if path is None:
         raise _no_model(command, project)
     own = project if project is not None and _same(path, project.model_path) else None
-    fixed = {key: tuple(value) for key, value in own.model.shapes.items()} if own and own.model else {}
+    file = own.model if own is not None else None
+    fixed = {key: tuple(value) for key, value in file.shapes.items()} if file else {}
     fixed |= parse_shapes(shapes or [])
+    own_weights = own.resolve(file.weights) if own and file and file.weights else None
+    options = ImportOptions(
+        name=name or (file.name if file else None),
+        shapes=fixed,
+        precision=precision or (file.precision if file else "int8"),
+        calibration_method=calibration_method or (own.data.calibration_method if own else "minmax"),
+        weights=weights or own_weights,
+        trusted=trust,
+    )
     return ModelSettings(
         model=path,
-        name=name or (own.model.name if own and own.model else None),
-        shapes=fixed,
+        options=options,
         data=data or (_data_of(own, own.data.path) if own else None),
         calibration=calibration or (_data_of(own, own.data.calibration) if own else None),
         samples=samples if samples is not None else (own.data.samples if own else None),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.artifacts import Model
+from edgekit.artifacts import DEFAULT_IMPORT, ImportOptions, Model
 from edgekit.errors import ModelError, UsageError
 from edgekit.frontend.source import Source, describe_path, read_source
 
@@ -22,17 +22,15 @@ ACCEPTED = ".tflite (int8) and .onnx (QDQ, or float with --calibration)"
 
 def load_model(
     path: Path,
+    options: ImportOptions = DEFAULT_IMPORT,
     *,
-    name: str | None = None,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
     calibration: Sequence[npt.NDArray[np.generic]] | None = None,
 ) -> Model:
     """Import a model file.
 
     Args:
         path: A `.tflite` or `.onnx` file.
-        name: Name of the model; the file's name without suffix by default.
-        shapes: Fixed shapes of inputs that have dynamic dimensions, by input name.
+        options: What the user says of the model: its name, shapes, precision.
         calibration: For a float ONNX model, one array (rows, …) per input, in the order of the inputs, with
             the input's own shape behind the rows (its batch of 1 may be left out). Not used by a model that
             is quantised already.
@@ -40,25 +38,25 @@ def load_model(
     Raises:
         ModelError: the file is damaged, of no accepted format, or has dynamic dimensions.
         UnsupportedError: operators without a converter, all of them in one message.
-        UsageError: `shapes` or `calibration` is missing or does not fit.
+        UsageError: a shape or `calibration` is missing or does not fit.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in (".tflite", ".onnx"):
         raise ModelError(f"{describe_path(path)} has no known suffix; accepted: {ACCEPTED}.")
     source = read_source(path)
-    name = name or path.stem
+    name = options.name or path.stem
     if suffix == ".tflite":
-        return _load_tflite(source, name, shapes)
-    return _load_onnx(source, name, shapes, calibration)
+        return _load_tflite(source, name, options)
+    return _load_onnx(source, name, options, calibration)
 
 
-def _load_tflite(source: Source, name: str, shapes: Mapping[str, tuple[int, ...]] | None) -> Model:
+def _load_tflite(source: Source, name: str, options: ImportOptions) -> Model:
     from edgekit.frontend.tflite_check import check_tflite
     from edgekit.frontend.tflite_graph import parse_tflite
     from edgekit.frontend.tflite_labels import read_labels
 
-    checked = check_tflite(parse_tflite(source.content), shapes)
+    checked = check_tflite(parse_tflite(source.content), options.shapes or None)
     # TVM takes seconds to import, so a bad file is refused before.
     from edgekit.frontend.tflite_convert import convert_tflite
 
@@ -80,13 +78,13 @@ def _load_tflite(source: Source, name: str, shapes: Mapping[str, tuple[int, ...]
 def _load_onnx(
     source: Source,
     name: str,
-    shapes: Mapping[str, tuple[int, ...]] | None,
+    options: ImportOptions,
     calibration: Sequence[npt.NDArray[np.generic]] | None,
 ) -> Model:
     from edgekit.frontend.onnx_check import check_onnx, is_quantized
     from edgekit.frontend.onnx_places import places_in_source
 
-    checked = check_onnx(source, shapes)
+    checked = check_onnx(source, options.shapes or None)
     if not is_quantized(checked.model):
         if calibration is None:
             raise UsageError(

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from dataset import Dataset, load, save_npz
 
+from edgekit.artifacts import ImportOptions
 from edgekit.pipeline import Deployment, deploy
 
 __all__ = ["deployed", "float_accuracy"]
@@ -43,7 +44,7 @@ def deployed(target: str, data: Path, build: Path, samples: int | None = None) -
     return deploy(
         HERE / "model.onnx",
         target=target,
-        name="fashion_mnist",
+        options=ImportOptions(name="fashion_mnist"),
         data=data,
         calibration=HERE / "calibration.npz",
         directory=build / f"evaluate-{target}",

@@ -64,13 +64,13 @@ def test_board(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_model_of_the_file_with_all_that_belongs_to_it() -> None:
     found = model_settings("deploy", project_of_this_folder(), model=None)
-    assert (found.model, found.name, found.data, found.calibration) == (
+    assert (found.model, found.options.name, found.data, found.calibration) == (
         Path("own.tflite"),
         "mine",
         "rows.npz",
         "package.module:rows",
     )
-    assert (found.samples, found.seed, found.shapes) == (5, 9, {"a": (1, 2), "b": (3,)})
+    assert (found.samples, found.seed, found.options.shapes) == (5, 9, {"a": (1, 2), "b": (3,)})
     assert found.own is not None
 
 
@@ -85,19 +85,19 @@ def test_flags_go_before_the_file() -> None:
         samples=1,
         seed=0,
     )
-    assert (found.name, found.data, found.samples, found.seed) == ("yours", "other.npz", 1, 0)
-    assert found.shapes == {"a": (1, 2), "b": (7, 8)}
+    assert (found.options.name, found.data, found.samples, found.seed) == ("yours", "other.npz", 1, 0)
+    assert found.options.shapes == {"a": (1, 2), "b": (7, 8)}
 
 
 def test_another_model_takes_nothing_of_it() -> None:
     found = model_settings("deploy", project_of_this_folder(), model=Path("other.tflite"))
     assert (
-        found.name,
+        found.options.name,
         found.data,
         found.calibration,
         found.samples,
         found.seed,
-        found.shapes,
+        found.options.shapes,
         found.own,
     ) == (
         None,
@@ -112,6 +112,6 @@ def test_another_model_takes_nothing_of_it() -> None:
 
 def test_a_tensor_name_may_have_an_equals_sign_and_no_shape_is_given_twice() -> None:
     found = model_settings("deploy", None, model=Path("m.onnx"), shapes=["a=b:0=1,2"])
-    assert found.shapes == {"a=b:0": (1, 2)}
+    assert found.options.shapes == {"a=b:0": (1, 2)}
     with pytest.raises(UsageError, match="twice"):
         model_settings("deploy", None, model=Path("m.onnx"), shapes=["a=1", "a=2"])

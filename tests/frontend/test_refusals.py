@@ -17,6 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.artifacts import ImportOptions
 from edgekit.errors import ModelError, UnsupportedError, UsageError
 from edgekit.frontend import load_model
 from tests.frontend.host import run_on_host, worst_difference
@@ -56,25 +57,27 @@ def test_every_dynamic_input_is_named(tmp_path: Path) -> None:
 
 def test_an_input_that_stays_dynamic_is_named_alone(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"'right side'") as caught:
-        load_model(_save(tmp_path, _dynamic("batch", 4)), shapes={"left": (2, 4)})
+        load_model(_save(tmp_path, _dynamic("batch", 4)), ImportOptions(shapes={"left": (2, 4)}))
     assert "'left'" not in caught.value.message
 
 
 def test_an_unknown_input_gets_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'lefd'.*Did you mean 'left'\?"):
-        load_model(_save(tmp_path, _dynamic("batch", 4)), shapes={"lefd": (2, 4)})
+        load_model(_save(tmp_path, _dynamic("batch", 4)), ImportOptions(shapes={"lefd": (2, 4)}))
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (2, 4, 1), (0, 4), (-1, 4), (2**40, 4)])
 def test_a_shape_that_contradicts_the_file_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="--shape 'left'"):
-        load_model(_save(tmp_path, _dynamic("batch", 4)), shapes={"left": shape, "right side": (1, 4)})
+        load_model(
+            _save(tmp_path, _dynamic("batch", 4)), ImportOptions(shapes={"left": shape, "right side": (1, 4)})
+        )
 
 
 def test_shapes_reach_the_module(tmp_path: Path) -> None:
     model = load_model(
         _save(tmp_path, _dynamic("batch", 4)),
-        shapes={"left": (2, 4), "right side": (3, 4)},
+        ImportOptions(shapes={"left": (2, 4), "right side": (3, 4)}),
         calibration=[np.eye(4, dtype=np.float32)[:, None].repeat(2, 1), np.ones((4, 3, 4), np.float32)],
     )
     shapes = [[int(d) for d in p.ty.shape] for p in model.module["main"].params]
@@ -111,7 +114,7 @@ def test_a_fixed_tflite_dimension_runs_as_litert_resized(
 ) -> None:
     content = _dynamic_tflite(axis)
     x = np.random.default_rng(1).integers(-128, 128, shape).astype(np.int8)
-    model = load_model(_tflite(tmp_path, content), shapes={"image": shape})
+    model = load_model(_tflite(tmp_path, content), ImportOptions(shapes={"image": shape}))
     interpreter = Interpreter(model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
     interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], shape)
     interpreter.allocate_tensors()
@@ -143,7 +146,7 @@ def _reshape_of_a_dynamic_batch() -> bytes:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_shape_arithmetic_is_worked_out(tmp_path: Path, batch: int) -> None:
     path = _tflite(tmp_path, _reshape_of_a_dynamic_batch())
-    model = load_model(path, shapes={"x": (batch, 3, 4)})
+    model = load_model(path, ImportOptions(shapes={"x": (batch, 3, 4)}))
     ops = {place.op for place in model.places.values()}
     assert ops == {"RESHAPE", "FULLY_CONNECTED"}
     assert {p.index for p in model.places.values()} == {3, 4}
@@ -164,7 +167,7 @@ def test_shape_arithmetic_of_onnx_is_worked_out(tmp_path: Path, opset: int) -> N
     b.output(b.node("MatMul", [flat, b.weights(32, 5)], name="y"), ("batch", 5))
     model = load_model(
         _save(tmp_path, b.build()),
-        shapes={"x": (3, 3, 4, 4)},
+        ImportOptions(shapes={"x": (3, 3, 4, 4)}),
         calibration=[np.ones((2, 3, 3, 4, 4), np.float32)],
     )
     assert [int(d) for d in model.module["main"].ret_ty.shape] == [3, 5]
@@ -352,7 +355,7 @@ def test_the_name_and_the_hash(tmp_path: Path) -> None:
     model = load_model(path)
     assert (model.name, model.format) == ("model", "tflite")
     assert model.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert load_model(path, name="other").name == "other"
+    assert load_model(path, ImportOptions(name="other")).name == "other"
 
 
 def _archive(fill: Callable[[zipfile.ZipFile], None]) -> bytes:

@@ -20,6 +20,7 @@ from edgekit.artifacts import (
     CompiledModel,
     CompiledOperator,
     Image,
+    ImportOptions,
     MemoryUse,
     Model,
     Quantization,
@@ -102,7 +103,7 @@ class FakeStages:
     def stages(self) -> Stages:
         return Stages(
             load_model=self._load_model,
-            needs_calibration=lambda path, shapes: self.calibrates,
+            needs_calibration=lambda path, options: self.calibrates,
             compile_model=self._compile_model,
             build_image=self._build_image,
             load_bundle=lambda directory: self.bundles[directory],  # type: ignore[arg-type, return-value]
@@ -111,10 +112,10 @@ class FakeStages:
             open_board=self._open_board,  # type: ignore[arg-type]
         )
 
-    def _load_model(self, path: Path, name: str | None, shapes: object, calibration: object) -> Model:
+    def _load_model(self, path: Path, options: ImportOptions, calibration: object) -> Model:
         self.calls.append("import")
         self.calibration = calibration
-        return Model(name or path.stem, "tflite", "cd" * 32, None, ("input",), ("scores",))  # type: ignore[arg-type]
+        return Model(options.name or path.stem, "tflite", "cd" * 32, None, ("input",), ("scores",))  # type: ignore[arg-type]
 
     def _compile_model(self, model: Model, target: Target) -> CompiledModel:
         self.calls.append(f"compile {target.name} {'+'.join(target.schedules)}")

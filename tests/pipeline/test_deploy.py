@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekit.artifacts import ImportOptions
 from edgekit.budget import Budget
 from edgekit.errors import BudgetError, ModelError, UsageError, VerificationError
 from edgekit.pipeline import compile_bundle, deploy, flash_bundle, profile_bundle, run_bundle
@@ -233,7 +234,12 @@ def test_documents_of_an_older_deployment_do_not_stay_beside_a_new_image() -> No
 
 
 def test_a_hostile_model_name_stays_in_the_build_folder() -> None:
-    found = deploy("m.tflite", name="../../\x1b[2J/etc", target="host", stages=FakeStages().stages())
+    found = deploy(
+        "m.tflite",
+        options=ImportOptions(name="../../\x1b[2J/etc"),
+        target="host",
+        stages=FakeStages().stages(),
+    )
     folder = Path(found.document.artifacts.directory)
     assert folder.parent == Path("build")
     assert folder.is_dir()
