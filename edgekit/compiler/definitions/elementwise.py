@@ -49,15 +49,18 @@ def quantize(operator: op.Quantize, inputs: tuple[Any, ...], output: Tensor) -> 
     def f32(number: float) -> Any:
         return tirx.const(number, "float32")
 
+    limit = 131072.0 if output.dtype == "int16" else 1024.0
+
     def value(*at: Any) -> Any:
         quotient = inputs[0][at] / f32(operator.scale)
         # Clamped as a float first, so that the conversion is defined for every input; NaN fails both
         # comparisons.
-        bounded = tirx.Select(quotient > f32(-1024.0), tirx.min(quotient, f32(1024.0)), f32(-1024.0))
+        bounded = tirx.Select(quotient > f32(-limit), tirx.min(quotient, f32(limit)), f32(-limit))
         whole = i32(bounded)
         fraction = bounded - tirx.Cast("float32", whole)
         away = i32(fraction >= f32(0.5)) - i32(fraction <= f32(-0.5))
-        return saturate(whole + away + i32(operator.zero_point), operator.clamp.low, operator.clamp.high)
+        total = whole + away + i32(operator.zero_point)
+        return saturate(total, operator.clamp.low, operator.clamp.high, output.dtype)
 
     return Definition(inputs, (), te.compute(output.shape, value, name=OUTPUT))
 

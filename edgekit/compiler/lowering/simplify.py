@@ -58,7 +58,11 @@ def _merge_clamps(program: Program) -> Program:
             continue
         clamp = getattr(maker.operator, "clamp", None)
         output = program.tensors[step.output]
-        if clamp is None or output.dtype != "int8" or program.tensors[maker.output].shape != output.shape:
+        if (
+            clamp is None
+            or output.dtype != program.tensors[maker.output].dtype
+            or program.tensors[maker.output].shape != output.shape
+        ):
             continue
         merged = replace(maker.operator, clamp=clamp.intersect(operator.clamp.low, operator.clamp.high))  # type: ignore[call-arg]
         steps[before] = replace(maker, operator=merged, output=step.output)

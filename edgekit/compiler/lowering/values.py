@@ -82,11 +82,12 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Real:
-    """An int8 tensor seen as reals."""
+    """An int8 tensor (int16 in 16x8 models) seen as reals."""
 
     tensor: int
     order: Order
     quantization: Quantization
+    dtype: str = "int8"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +103,7 @@ class Pending:
 
     `emit(quantization, clamp)` adds the operator and returns its tensor and the order it is stored in.
     `low` and `high` are real bounds (ReLU, ReLU6). `add_bias`, where not None, takes per-channel biases.
+    `dtype` is what the operator stores: the quantize must ask for it (uint8 counts as int8).
     """
 
     emit: Callable[[Quantization, Clamp], tuple[int, Order]]
@@ -111,6 +113,7 @@ class Pending:
     high: float = math.inf
     add_bias: Callable[[Constant | QuantizedConstant], Pending] | None = None
     moves: tuple[Callable[[Stored], Stored], ...] = field(default=())
+    dtype: str = "int8"
 
     def clamped(self, low: float, high: float) -> Pending:
         """The same with tighter bounds: a clamp to [low, high] applied after the bounds that it has."""

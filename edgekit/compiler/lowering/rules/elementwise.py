@@ -16,6 +16,7 @@ from edgekit.compiler.lowering.rules.quantization import quantized, requantized
 from edgekit.compiler.lowering.rules.site import (
     Rule,
     Site,
+    full_range,
     in_order,
     real_operand,
     rescale_of,
@@ -127,13 +128,14 @@ def _apply_bounds(site: Site, value: Value, low: float, high: float) -> Value:
 
 def _clip_stored(site: Site, value: Stored, low: float, high: float) -> Value:
     """A clip of stored integers; `simplify` merges it into the operator that made them where it can."""
-    clamp = op.Clamp(int(max(low - value.offset, -128)), int(min(high - value.offset, 127)))
-    if clamp == op.FullRange:
-        return value
     source = site.builder.tensors[value.tensor]
+    whole = full_range(source.dtype)
+    clamp = op.Clamp(int(max(low - value.offset, whole.low)), int(min(high - value.offset, whole.high)))
+    if clamp == whole:
+        return value
     operator = op.Requantize(0, 0, None, clamp)
     tensor = site.builder.step(
-        operator, (value.tensor,), site.place, site.name, source.shape, source.quantization
+        operator, (value.tensor,), site.place, site.name, source.shape, source.quantization, source.dtype
     )
     return Stored(tensor, value.order, value.offset)
 

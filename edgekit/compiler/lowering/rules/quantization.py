@@ -14,6 +14,7 @@ from edgekit.compiler.fixed_point import round_half_away
 from edgekit.compiler.lowering.builder import Order, identity_order
 from edgekit.compiler.lowering.rules.site import (
     Site,
+    full_range,
     real_operand,
     rescale_of,
     same_quantization,
@@ -36,7 +37,8 @@ UINT8_OFFSET = 128
 
 
 def _clamp(pending: Pending, quantization: Quantization) -> op.Clamp:
-    return op.Clamp(stored_bound(pending.low, quantization), stored_bound(pending.high, quantization))
+    low, high = (stored_bound(bound, quantization, pending.dtype) for bound in (pending.low, pending.high))
+    return op.Clamp(low, high)
 
 
 def _read_quantization(args: Sequence[Value]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -65,10 +67,13 @@ def dequantize(site: Site, args: Sequence[Value]) -> Value:
         raise NoIntegerForm("dequantize of something that is not an 8-bit tensor")
     if scale.size != 1 or zero_point.size != 1:
         raise NoIntegerForm("an activation with a scale per channel")
+    stored_as = site.builder.tensors[value.tensor].dtype
+    if stored_as not in ("int8", "int16"):
+        raise NoIntegerForm(f"dequantize of {stored_as}")
     quantization = Quantization(float(scale.reshape(())), int(zero_point.reshape(())) - value.offset)
     if site.builder.tensors[value.tensor].quantization is None:
         site.builder.set_quantization(value.tensor, quantization)
-    return Real(value.tensor, value.order, quantization)
+    return Real(value.tensor, value.order, quantization, stored_as)
 
 
 def quantize(site: Site, args: Sequence[Value]) -> Value:
@@ -79,36 +84,43 @@ def quantize(site: Site, args: Sequence[Value]) -> Value:
         return _quantize_constant(value, scale, zero_point, dtype, int(site.attrs.axis))
     if scale.size != 1 or zero_point.size != 1:
         raise NoIntegerForm("an activation with a scale per channel")
-    if dtype not in ("int8", "uint8"):
+    if dtype not in ("int8", "uint8", "int16"):
         raise NoIntegerForm(f"an activation quantised to {dtype}")
+    if dtype == "int16" and zero_point.reshape(()) != 0:
+        raise NoIntegerForm("an int16 activation with a zero point")
     offset = UINT8_OFFSET if dtype == "uint8" else 0
+    kept_as = "int16" if dtype == "int16" else "int8"
     quantization = Quantization(float(scale.reshape(())), int(zero_point.reshape(())) - offset)
     if isinstance(value, Pending):
+        if value.dtype != kept_as:
+            raise NoIntegerForm(f"{value.dtype} operands with a result of {dtype}")
         tensor, order = value.emit(quantization, _clamp(value, quantization))
         result = Stored(tensor, order, offset)
         for move in value.moves:
             result = move(result)
         return result
     if isinstance(value, Float):
-        tensor, order = quantized(site, value).emit(quantization, op.FullRange)
+        tensor, order = quantized(site, value, kept_as).emit(quantization, full_range(kept_as))
         return Stored(tensor, order, offset)
-    real = real_operand(value, "its input")
-    if same_quantization(real.quantization, quantization):
+    real = real_operand(value, "its input", dtypes=("int8", "int16"))
+    if real.dtype == kept_as and same_quantization(real.quantization, quantization):
         return Stored(real.tensor, real.order, offset)
-    pending = requantized(site, real)
-    tensor, order = pending.emit(quantization, op.FullRange)
+    pending = requantized(site, real, dtype=kept_as)
+    tensor, order = pending.emit(quantization, full_range(kept_as))
     return Stored(tensor, order, offset)
 
 
-def quantized(site: Site, value: Float) -> Pending:
+def quantized(site: Site, value: Float, dtype: str = "int8") -> Pending:
     """A float32 tensor that is to be stored as integers, perhaps clamped."""
 
     def emit(quantization: Quantization, clamp: op.Clamp) -> tuple[int, Order]:
         operator = op.Quantize(quantization.scale, quantization.zero_point, clamp)
-        tensor = site.builder.step(operator, (value.tensor,), site.place, site.name, site.shape, quantization)
+        tensor = site.builder.step(
+            operator, (value.tensor,), site.place, site.name, site.shape, quantization, dtype
+        )
         return tensor, identity_order(len(site.shape))
 
-    return Pending(emit, site.shape, site.place)
+    return Pending(emit, site.shape, site.place, dtype=dtype)
 
 
 def _quantize_constant(
@@ -127,7 +139,9 @@ def _quantize_constant(
     return Constant(np.clip(round_half_away(reals / scale) + zero_point, info.min, info.max).astype(dtype))
 
 
-def requantized(site: Site, real: Real, *, quotient: type[np.floating[Any]] = np.float64) -> Pending:
+def requantized(
+    site: Site, real: Real, *, quotient: type[np.floating[Any]] = np.float64, dtype: str = "int8"
+) -> Pending:
     """A real that is to be stored at another scale, perhaps clamped.
 
     `quotient` is the type in which the two scales are divided: TFLite's ReLU kernels do it in float32.
@@ -143,8 +157,8 @@ def requantized(site: Site, real: Real, *, quotient: type[np.floating[Any]] = np
             clamp,
         )
         tensor = site.builder.step(
-            operator, (real.tensor,), site.place, site.name, source.shape, quantization
+            operator, (real.tensor,), site.place, site.name, source.shape, quantization, dtype
         )
         return tensor, real.order
 
-    return Pending(emit, site.shape, site.place)
+    return Pending(emit, site.shape, site.place, dtype=dtype)

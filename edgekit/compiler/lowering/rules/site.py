@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Rule",
     "Site",
+    "full_range",
     "in_order",
     "integers_of",
     "nhwc",
@@ -81,8 +82,11 @@ def scalar_of(value: Any) -> float:
     return float(value)
 
 
-def real_operand(value: Value, what: str) -> Real:
+def real_operand(value: Value, what: str, *, dtypes: Sequence[str] = ("int8",)) -> Real:
+    """The operand as a stored tensor of one of `dtypes`."""
     if isinstance(value, Real):
+        if value.dtype not in dtypes:
+            raise NoIntegerForm(f"{what} is {value.dtype}")
         return value
     if isinstance(value, Pending):
         raise NoIntegerForm(f"no quantize between it and the operator that makes {what}")
@@ -106,7 +110,7 @@ def shape_of(site: Site, value: Real | Stored) -> tuple[int, ...]:
 
 def with_tensor(value: Real | Stored, tensor: int, order: Order) -> Real | Stored:
     if isinstance(value, Real):
-        return Real(tensor, order, value.quantization)
+        return Real(tensor, order, value.quantization, value.dtype)
     return Stored(tensor, order, value.offset)
 
 
@@ -116,13 +120,20 @@ def quantization_of(site: Site, value: Real | Stored) -> Quantization | None:
     return site.builder.tensors[value.tensor].quantization
 
 
-def stored_bound(real: float, quantization: Quantization) -> int:
+def stored_bound(real: float, quantization: Quantization, dtype: str = "int8") -> int:
     """A real bound as a stored value: zero_point + round(real / scale) in float32, saturated (TFLite)."""
+    limits = np.iinfo(dtype)
     if math.isinf(real):
-        return -128 if real < 0 else 127
+        return int(limits.min if real < 0 else limits.max)
     ratio = np.float32(real) / np.float32(quantization.scale)
     steps = float(round_half_away(np.asarray(np.float64(ratio))))
-    return int(np.clip(quantization.zero_point + steps, -128, 127))
+    return int(np.clip(quantization.zero_point + steps, limits.min, limits.max))
+
+
+def full_range(dtype: str) -> op.Clamp:
+    """The bounds of the type itself."""
+    limits = np.iinfo(dtype)
+    return op.Clamp(int(limits.min), int(limits.max))
 
 
 def rescale_of(real: float) -> op.Rescale:
