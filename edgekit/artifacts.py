@@ -39,6 +39,9 @@ __all__ = [
     "Verification",
 ]
 
+Preference = Literal["ram", "speed", "size"]
+"""What a build saves first where it can't save all: memory for activations, cycles, or code."""
+
 ITEM_SIZE: Mapping[str, int] = {
     "int8": 1,
     "uint8": 1,

@@ -3,52 +3,116 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import edgekit
-from edgekit.artifacts import CompiledModel, CompiledOperator, Model
+from edgekit.artifacts import CompiledModel, CompiledOperator, Model, Preference
 from edgekit.compiler import operators as op
 from edgekit.compiler.codegen.driver import Argument, Call, Driver, Part, render_header, render_source
-from edgekit.compiler.codegen.objects import compile_object, lower_function, same_function, tvm_target
+from edgekit.compiler.codegen.objects import (
+    Lowered,
+    compile_object,
+    lower_function,
+    same_function,
+    tvm_target,
+)
 from edgekit.compiler.codegen.phases import MINIMUM_MACS, split_phases
 from edgekit.compiler.codegen.weights import Weights
 from edgekit.compiler.lowering import lower_model
 from edgekit.compiler.plan import Plan, in_place_steps, plan_memory
-from edgekit.compiler.program import Program
-from edgekit.compiler.schedules import Kernel, schedule_step
+from edgekit.compiler.program import Program, Step
+from edgekit.compiler.schedules import Kernel, Request, schedule_step
 from edgekit.errors import ModelError
 
 if TYPE_CHECKING:
     from edgekit.target import Target
 
-__all__ = ["compile_model", "compile_program"]
+__all__ = ["PREFIX", "Assembly", "assemble", "compile_model", "compile_program"]
 
 PREFIX = "edgekit_model"
 
 
-def compile_model(model: Model, target: Target) -> CompiledModel:
-    """Compile a model for a target. The same model, target and edgekit give the same bytes.
+def compile_model(model: Model, target: Target, *, prefer: Preference = "speed") -> CompiledModel:
+    """Compile a model for a target. The same model, target, preference and edgekit give the same bytes.
 
     Raises:
         UnsupportedError: operators without an integer form.
         ModelError: a model that computes nothing.
     """
-    return compile_program(lower_model(model), target, name=model.name)
+    return compile_program(lower_model(model), target, name=model.name, prefer=prefer)
 
 
 def compile_program(program: Program, target: Target, *, name: str) -> CompiledModel:
     """Compile a lowered program for a target."""
+    assembly = assemble(program, target.schedules, threads=target.platform == "linux", name=name)
+    options = target.compile
+    llvm = tvm_target(options.mtriple, options.mcpu, options.mattr)
+    object_file = compile_object(assembly.functions, llvm)
+    files, model_hash = _render(assembly.driver, object_file, assembly.weights)
+    return assembly.compiled(files, model_hash, name=name, target=target.name)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assembly:
+    """A program with all that code generation needs: functions by symbol, calls, constants, the arena."""
+
+    program: Program
+    kernels: tuple[Kernel, ...]
+    functions: Mapping[str, Any]
+    temporaries: tuple[tuple[int, ...], ...]
+    plan: Plan
+    weights: Weights
+    driver: Driver
+
+    def compiled(
+        self, files: Mapping[str, bytes], model_hash: str, *, name: str, target: str
+    ) -> CompiledModel:
+        """The artifact whose files are `files`."""
+        program, plan = self.program, self.plan
+        return CompiledModel(
+            name=name,
+            target=target,
+            version=edgekit.__version__,
+            model_hash=model_hash,
+            files=files,
+            inputs=tuple(spec for spec, _ in program.inputs),
+            outputs=tuple(spec for spec, _ in program.outputs),
+            operators=tuple(
+                _compiled_operator(program, position, kernel, call, sizes)
+                for position, (kernel, call, sizes) in enumerate(
+                    zip(self.kernels, self.driver.calls, self.temporaries, strict=True)
+                )
+            ),
+            allocations=plan.allocations,
+            arena_bytes=plan.arena_bytes,
+            weights_bytes=self.weights.size_bytes,
+            macs=program.macs,
+            parameters=program.parameters,
+            exact=not any(isinstance(step.operator, op.Dequantize) for step in program.steps),
+        )
+
+
+def assemble(program: Program, schedules: Sequence[str], *, threads: bool, name: str) -> Assembly:
+    """Schedule every step, lower it, and plan the arena.
+
+    Args:
+        schedules: names in order of preference.
+        threads: whether large operators are split for several threads.
+
+    Raises:
+        ModelError: a model that computes nothing.
+    """
     if not program.steps:
         raise ModelError(f"{name} computes nothing: its outputs are its inputs")
     in_place = in_place_steps(program)
-    kernels = [
-        schedule_step(target.schedules, program, step, in_place=position in in_place)
+    kernels = tuple(
+        schedule_step(schedules, program, step, in_place=position in in_place)
         for position, step in enumerate(program.steps)
-    ]
+    )
     macs = [step.operator.macs(program.tensors[step.output].shape) for step in program.steps]
-    code = _generate_code(kernels, macs, target)
+    code = _lower(kernels, macs, threads=threads)
     plan = plan_memory(program, code.temporaries)
     weights = Weights(PREFIX)
     calls = tuple(
@@ -63,35 +127,16 @@ def compile_program(program: Program, target: Target, *, name: str) -> CompiledM
         inputs=tuple((spec, _offset(program, plan, tensor)) for spec, tensor in program.inputs),
         outputs=tuple((spec, _offset(program, plan, tensor)) for spec, tensor in program.outputs),
     )
-    files, model_hash = _render(driver, code.object_file, weights)
-    return CompiledModel(
-        name=name,
-        target=target.name,
-        version=edgekit.__version__,
-        model_hash=model_hash,
-        files=files,
-        inputs=tuple(spec for spec, _ in program.inputs),
-        outputs=tuple(spec for spec, _ in program.outputs),
-        operators=tuple(
-            _compiled_operator(
-                program, position, kernels[position], calls[position], code.temporaries[position]
-            )
-            for position in range(len(program.steps))
-        ),
-        allocations=plan.allocations,
-        arena_bytes=plan.arena_bytes,
-        weights_bytes=weights.size_bytes,
-        macs=program.macs,
-        parameters=program.parameters,
-        exact=not any(isinstance(step.operator, op.Dequantize) for step in program.steps),
-    )
+    return Assembly(program, kernels, code.functions, code.temporaries, plan, weights, driver)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Code:
-    """Object code, the functions that make up each step, and the temporaries that each takes (bytes)."""
+    """Lowered functions by symbol, those that make up each step, and the temporaries that each takes
+    (bytes).
+    """
 
-    object_file: bytes
+    functions: Mapping[str, Any]
     parts: tuple[tuple[Part, ...], ...]
     temporaries: tuple[tuple[int, ...], ...]
 
@@ -111,22 +156,30 @@ class _Functions:
         return symbol
 
 
-def _generate_code(kernels: Sequence[Kernel], macs: Sequence[int], target: Target) -> _Code:
-    """Lower every kernel; where the platform has threads, large ones are split for them."""
+def _output_shape(program: Program, step: Step) -> tuple[int, ...]:
+    return program.tensors[step.output].shape
+
+
+def _generate_code(
+    lowered: Sequence[Lowered], threads: Sequence[bool], in_place: Collection[int], target: Target
+) -> _Code:
+    """Object code of every step; those for `threads` are split.
+
+    Pointers may be promised to be distinct only where the plan keeps them so: not at the steps `in_place`.
+    """
     functions = _Functions()
-    parts, temporaries = [], []
-    for kernel, work in zip(kernels, macs, strict=True):
-        lowered = lower_function(kernel.function)
-        threads = target.platform == "linux" and work >= MINIMUM_MACS
-        phases = split_phases(lowered) if threads else ()
+    parts = []
+    for position, (each, on_threads) in enumerate(zip(lowered, threads, strict=True)):
+        function = each.function.with_attr("tirx.noalias", position not in in_place)
+        phases = split_phases(replace(each, function=function)) if on_threads else ()
         if phases:
             parts.append(tuple(Part(functions.add(phase.function), phase.extent) for phase in phases))
         else:
-            parts.append((Part(functions.add(lowered.function)),))
-        temporaries.append(lowered.temporaries)
+            parts.append((Part(functions.add(function)),))
     compile_options = target.compile
     llvm = tvm_target(compile_options.mtriple, compile_options.mcpu, compile_options.mattr)
-    return _Code(compile_object(functions.by_symbol, llvm), tuple(parts), tuple(temporaries))
+    temporaries = tuple(each.temporaries for each in lowered)
+    return _Code(compile_object(functions.by_symbol, llvm), tuple(parts), temporaries)
 
 
 def _offset(program: Program, plan: Plan, tensor: int) -> int:

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from edgekit.compiler.program import Program, Step
 from edgekit.compiler.schedules import portable
-from edgekit.compiler.schedules.kernel import Kernel
+from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request
 from edgekit.errors import TargetError
 
-__all__ = ["SCHEDULES", "Kernel", "schedule_step"]
+__all__ = ["SCHEDULES", "Kernel", "Overlap", "Request", "schedule_step"]
 
 SCHEDULES: Mapping[str, Callable[..., Kernel]] = {portable.NAME: portable.schedule}
 
 
-def schedule_step(names: Sequence[str], program: Program, step: Step, *, in_place: bool) -> Kernel:
+def schedule_step(names: Sequence[str], program: Program, step: Step, request: Request) -> Kernel:
     """The kernel of the first schedule in `names` that this version has.
 
     Raises:
@@ -22,7 +22,7 @@ def schedule_step(names: Sequence[str], program: Program, step: Step, *, in_plac
     """
     for name in names:
         if name in SCHEDULES:
-            return SCHEDULES[name](program, step, in_place=in_place)
+            return SCHEDULES[name](program, step, request)
     raise TargetError(
         f"no schedule among {', '.join(names) or 'none'} exists", hint=f"list one of: {', '.join(SCHEDULES)}"
     )

@@ -1,4 +1,4 @@
-"""What a schedule returns: a kernel, ready for object code."""
+"""What a schedule is asked for, and what it returns: a kernel, ready for object code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Kernel"]
+from edgekit.artifacts import Preference
+
+__all__ = ["Kernel", "Overlap", "Request"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What decides between variants of a kernel, beside the operator and its shapes."""
+
+    prefer: Preference = "speed"
+    """ram: the least workspace, outputs that may lie over inputs; size: little code; speed: few cycles."""
+    threads: bool = False
+    """The outermost loops may be cut into parts that run at once: nothing may pass from turn to turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """The output may lie over an input that nobody reads later.
+
+    It destroys nothing that is still to be read if it starts `distance` bytes below the start of input
+    number `operand`, or lower. Negative where it may start that much above. In other words: when the
+    kernel writes the output's byte k, it has read for the last time all bytes of the input before
+    k + 1 − distance.
+    """
+
+    operand: int
+    distance: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,10 +42,14 @@ class Kernel:
     """A scheduled PrimFunc and the constants it reads.
 
     The function's parameters are the operator's inputs, the constants in order, and the output. Buffers that
-    it allocates itself (padding copies, packed panels) become a workspace pointer behind the output.
+    it allocates itself (padding copies, packed panels) become a workspace pointer behind the output, which
+    never overlaps anything. Pointers are promised to be distinct (`noalias`) unless the memory plan makes use
+    of `overlaps`.
     """
 
     name: str
     """`<isa>.<operator>`, as reports show it."""
     function: Any
     constants: tuple[NDArray[np.generic], ...]
+    overlaps: tuple[Overlap, ...] = ()
+    """At most one an input; an input without one must be apart from the output."""

@@ -14,7 +14,7 @@ from tvm import s_tir, te
 from edgekit.compiler import definitions, operators as op
 from edgekit.compiler.definitions import define
 from edgekit.compiler.program import Program, Step
-from edgekit.compiler.schedules.kernel import Kernel
+from edgekit.compiler.schedules.kernel import Kernel, Request
 
 __all__ = ["NAME", "schedule"]
 
@@ -24,15 +24,13 @@ UNROLLED_WINDOW = 9
 """A depthwise window of up to this many positions is unrolled: its loops cost more than its work."""
 
 
-def schedule(program: Program, step: Step, *, in_place: bool) -> Kernel:
-    """The kernel for one step. `in_place` says that the output may be the memory of an input."""
+def schedule(program: Program, step: Step, request: Request) -> Kernel:
+    """The kernel for one step."""
     inputs = [program.tensors[tensor] for tensor in step.inputs]
     output = program.tensors[step.output]
     definition = define(step.operator, inputs, output)
     constants = tuple(placeholder for placeholder, _ in definition.constants)
     function = te.create_prim_func([*definition.inputs, *constants, definition.output])
-    # Pointers may be promised to be distinct only where the plan keeps them so.
-    function = function.with_attr("tirx.noalias", not in_place)
     sch = s_tir.Schedule(function)
     if isinstance(step.operator, op.Softmax):
         attached = _schedule_rows(sch)
