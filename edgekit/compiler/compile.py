@@ -44,9 +44,12 @@ def compile_model(model: Model, target: Target, *, prefer: Preference = "speed")
     return compile_program(lower_model(model), target, name=model.name, prefer=prefer)
 
 
-def compile_program(program: Program, target: Target, *, name: str) -> CompiledModel:
+def compile_program(
+    program: Program, target: Target, *, name: str, prefer: Preference = "speed"
+) -> CompiledModel:
     """Compile a lowered program for a target."""
-    assembly = assemble(program, target.schedules, threads=target.platform == "linux", name=name)
+    threads = target.platform == "linux"
+    assembly = assemble(program, target.schedules, threads=threads, name=name, prefer=prefer)
     options = target.compile
     llvm = tvm_target(options.mtriple, options.mcpu, options.mattr)
     object_file = compile_object(assembly.functions, llvm)
@@ -94,7 +97,9 @@ class Assembly:
         )
 
 
-def assemble(program: Program, schedules: Sequence[str], *, threads: bool, name: str) -> Assembly:
+def assemble(
+    program: Program, schedules: Sequence[str], *, threads: bool, name: str, prefer: Preference = "speed"
+) -> Assembly:
     """Schedule every step, lower it, and plan the arena.
 
     Args:
@@ -106,13 +111,15 @@ def assemble(program: Program, schedules: Sequence[str], *, threads: bool, name:
     """
     if not program.steps:
         raise ModelError(f"{name} computes nothing: its outputs are its inputs")
-    in_place = in_place_steps(program)
+    split = [
+        threads and step.operator.macs(_output_shape(program, step)) >= MINIMUM_MACS for step in program.steps
+    ]
     kernels = tuple(
-        schedule_step(schedules, program, step, in_place=position in in_place)
-        for position, step in enumerate(program.steps)
+        schedule_step(schedules, program, step, Request(prefer, threads=on_threads))
+        for step, on_threads in zip(program.steps, split, strict=True)
     )
-    macs = [step.operator.macs(program.tensors[step.output].shape) for step in program.steps]
-    code = _lower(kernels, macs, threads=threads)
+    lowered = [lower_function(kernel.function) for kernel in kernels]
+    code = _functions_of(lowered, split, in_place_steps(program))
     plan = plan_memory(program, code.temporaries)
     weights = Weights(PREFIX)
     calls = tuple(
@@ -160,10 +167,8 @@ def _output_shape(program: Program, step: Step) -> tuple[int, ...]:
     return program.tensors[step.output].shape
 
 
-def _generate_code(
-    lowered: Sequence[Lowered], threads: Sequence[bool], in_place: Collection[int], target: Target
-) -> _Code:
-    """Object code of every step; those for `threads` are split.
+def _functions_of(lowered: Sequence[Lowered], threads: Sequence[bool], in_place: Collection[int]) -> _Code:
+    """The functions of every step; those for `threads` are split.
 
     Pointers may be promised to be distinct only where the plan keeps them so: not at the steps `in_place`.
     """
@@ -176,10 +181,8 @@ def _generate_code(
             parts.append(tuple(Part(functions.add(phase.function), phase.extent) for phase in phases))
         else:
             parts.append((Part(functions.add(function)),))
-    compile_options = target.compile
-    llvm = tvm_target(compile_options.mtriple, compile_options.mcpu, compile_options.mattr)
     temporaries = tuple(each.temporaries for each in lowered)
-    return _Code(compile_object(functions.by_symbol, llvm), tuple(parts), temporaries)
+    return _Code(functions.by_symbol, tuple(parts), temporaries)
 
 
 def _offset(program: Program, plan: Plan, tensor: int) -> int:
