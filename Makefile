@@ -9,6 +9,8 @@
 PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PYTEST_ARGS ?=
+# Processes that share the tests, a file each time; 0 runs them one after another in one process.
+PYTEST_WORKERS ?= auto
 
 VENV := .venv
 SETUP := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" VENV="$(VENV)" sh scripts/setup.sh
@@ -21,11 +23,11 @@ demo:
 
 test:
 	@$(SETUP) test
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 campaign:
 	@$(SETUP) test
-	EDGEKIT_CAMPAIGN=1 $(VENV)/bin/python -m pytest --timeout 14400 -o faulthandler_timeout=14000 $(PYTEST_ARGS)
+	EDGEKIT_CAMPAIGN=1 $(VENV)/bin/python -m pytest --timeout 14400 -o faulthandler_timeout=14000 -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint:
 	@$(SETUP) test
