@@ -93,7 +93,7 @@ class Assembly:
             weights_bytes=self.weights.size_bytes,
             macs=program.macs,
             parameters=program.parameters,
-            exact=not any(isinstance(step.operator, op.Dequantize) for step in program.steps),
+            exact=not any(_is_inexact(step.operator) for step in program.steps),
         )
 
 
@@ -209,7 +209,7 @@ def _call(program: Program, position: int, kernel: Kernel, code: _Code, plan: Pl
         Argument("uint8", written=True, offset=plan.workspace_offsets[position, index])
         for index in range(len(code.temporaries[position]))
     ]
-    return Call(step.operator.NAME, code.parts[position], tuple(arguments), output_offset, output.size_bytes)
+    return Call(step.operator.label, code.parts[position], tuple(arguments), output_offset, output.size_bytes)
 
 
 def _render(driver: Driver, object_file: bytes, weights: Weights) -> tuple[Mapping[str, bytes], str]:
@@ -245,15 +245,23 @@ def _compiled_operator(
 ) -> CompiledOperator:
     step = program.steps[position]
     output = program.tensors[step.output]
+    operands = [data for data in (program.tensors[index].data for index in step.inputs) if data is not None]
     return CompiledOperator(
         id=position,
         name=output.name,
-        op=step.operator.NAME,
+        op=step.operator.label,
         schedule=kernel.name,
         macs=step.operator.macs(output.shape),
         output_offset=call.output_offset,
         output_bytes=call.output_bytes,
         workspace_bytes=sum(temporaries),
-        weights_bytes=sum(values.nbytes for values in kernel.constants),
+        weights_bytes=sum(values.nbytes for values in (*kernel.constants, *operands)),
         output_shape=output.shape,
     )
+
+
+def _is_inexact(operator: op.Operator) -> bool:
+    """Whether targets may differ in its last bits: they contract multiplications and additions or do not."""
+    if isinstance(operator, op.FloatFunction):
+        return operator.computes_in_float
+    return isinstance(operator, op.Dequantize)

@@ -1,26 +1,29 @@
-"""The integer lowering: a Relax module in QDQ form becomes a Program of integer operators.
+"""The lowering: a Relax module in QDQ form becomes a Program of integer operators, and float ones in between.
 
 The graph is walked once, in order. Every Relax variable gets a `Value` (what is known of it) from the rule of
 the operator that makes it; integer operators are emitted when the quantize that fixes their output scale is
-met. What has no integer form is collected and reported together, with its place in the source file.
+met. What has no integer form is computed in float32 (`floating`). What TVM cannot compute at all is collected
+and reported together, with its place in the source file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm import relax
 
-from edgekit.artifacts import Model, Place, Quantization, TensorSpec
+from edgekit.artifacts import ITEM_SIZE, Model, Place, Quantization, TensorSpec
 from edgekit.compiler import operators as op
 from edgekit.compiler.lowering.builder import ProgramBuilder, identity_order
+from edgekit.compiler.lowering.floating import FloatOperators, raw_value
 from edgekit.compiler.lowering.rules import RULES, UINT8_OFFSET, Site
 from edgekit.compiler.lowering.simplify import simplify
 from edgekit.compiler.lowering.values import (
     Constant,
     Float,
+    NoFloatForm,
     NoIntegerForm,
     Pending,
     Real,
@@ -37,7 +40,7 @@ __all__ = ["Refusal", "lower_model", "lower_partly"]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An operator that has no integer form as it is used here, and why."""
+    """An operator that can be computed neither in integers nor in float as it is used here, and why."""
 
     relax_op: str
     place: Place | None
@@ -50,10 +53,10 @@ class Refusal:
 
 
 def lower_model(model: Model) -> Program:
-    """Lower a QDQ model to integers.
+    """Lower a QDQ or float model: to integers where there is an integer form, else to float32.
 
     Raises:
-        UnsupportedError: operators without an integer form, all of them named.
+        UnsupportedError: operators that have neither form, all of them named.
         ModelError: inputs or outputs that make no sense.
     """
     program, refusals = lower_partly(model)
@@ -61,8 +64,8 @@ def lower_model(model: Model) -> Program:
         unique = list(dict.fromkeys(map(str, refusals)))
         listing = "\n  ".join(unique)
         raise UnsupportedError(
-            f"{model.name} has operators without an integer form ({len(unique)}):\n  {listing}",
-            hint="edgekit analyze MODEL shows every operator; replace or requantise the ones named here",
+            f"{model.name} has operators that cannot be compiled ({len(unique)}):\n  {listing}",
+            hint="edgekit analyze MODEL shows every operator; replace the ones named here",
         )
     return program
 
@@ -77,6 +80,7 @@ class _Lowering:
         self.model = model
         self.function: Any = model.module["main"]
         self.builder = ProgramBuilder()
+        self.floats = FloatOperators(self.builder, model.module)
         self.values: dict[Any, Value] = {}
         self.refusals: list[Refusal] = []
         self.inputs: list[tuple[TensorSpec, int]] = []
@@ -107,19 +111,12 @@ class _Lowering:
             else:
                 tensor = self.builder.tensor(name, shape, dtype, None)
                 spec = TensorSpec(name, shape, dtype)
-                self.values[parameter] = self._input_value(parameter, tensor, dtype, shape)
+                self.values[parameter] = self._input_value(parameter, tensor, dtype)
             self.inputs.append((spec, tensor))
 
-    def _input_value(self, parameter: Any, tensor: int, dtype: str, shape: tuple[int, ...]) -> Value:
-        order = identity_order(len(shape))
-        if dtype == "int8":
-            return Stored(tensor, order)
-        if dtype == "uint8":
-            shift = op.Requantize(UINT8_OFFSET, 0, None, op.FullRange)
-            signed = self.builder.step(shift, (tensor,), None, parameter.name, shape, None)
-            return Stored(signed, order, UINT8_OFFSET)
-        if dtype == "float32":
-            return Float(tensor)
+    def _input_value(self, parameter: Any, tensor: int, dtype: str) -> Value:
+        if dtype in ITEM_SIZE:
+            return raw_value(self.builder, tensor)
         self.refusals.append(Refusal("input", Place("input", parameter.name, 0), f"an input of type {dtype}"))
         return Unknown()
 
@@ -172,11 +169,13 @@ class _Lowering:
         if isinstance(value, Unknown):
             return None
         if isinstance(value, Pending):
-            place = value.place
-            self.refusals.append(
-                Refusal("output", place, f"its result is the output '{name}' and is not quantised")
-            )
-            return None
+            because = f"it makes the output '{name}', which is not quantised"
+            try:
+                tensor_id = self.floats.float_of(value, because)
+            except NoFloatForm as refusal:
+                self.refusals.append(Refusal("output", value.place, f"{because}; in float: {refusal}"))
+                return None
+            value = Float(tensor_id)
         if isinstance(value, Float):
             tensor = self.builder.tensors[value.tensor]
             return TensorSpec(name, tensor.shape, tensor.dtype), value.tensor
@@ -198,17 +197,18 @@ class _Lowering:
 
     def _value_of_binding(self, binding: Any) -> Value:
         expression = binding.value
+        place = self.model.places.get(binding.var.name)
+        if isinstance(expression, (relax.If, relax.Function)):
+            kind = type(expression).__name__.lower()
+            self.refusals.append(Refusal(kind, place, "what it computes depends on the input"))
+            return Unknown()
         if not isinstance(expression, relax.Call):
             return self._value(expression)
         name = _op_name(expression)
-        place = self.model.places.get(binding.var.name)
         args = [self._value(argument) for argument in expression.args]
         if any(_holds_unknown(argument) for argument in args):
             return Unknown()
         try:
-            rule = RULES.get(name)
-            if rule is None:
-                raise NoIntegerForm("it has no integer form yet")
             site = Site(
                 builder=self.builder,
                 call=expression,
@@ -216,10 +216,39 @@ class _Lowering:
                 place=_compute_place(place, args),
                 shape=_result_shape(binding.var),
             )
-            return rule(site, args)
-        except NoIntegerForm as refusal:
+            value = self._value_of_call(name, site, replace(site, place=place), args)
+        except NoFloatForm as refusal:
             self.refusals.append(Refusal(name, place, str(refusal)))
             return Unknown()
+        self.floats.remember(value, replace(site, place=place), args)
+        return value
+
+    def _value_of_call(self, name: str, site: Site, own_site: Site, args: list[Value]) -> Value:
+        """The call in integers, else in float; `own_site` has the call's own place."""
+        try:
+            return self._integer_form(name, site, args)
+        except NoIntegerForm as refusal:
+            because = str(refusal)
+        try:
+            return self._float_form(name, own_site, args, because)
+        except NoFloatForm as refusal:
+            raise NoFloatForm(f"{because}; in float: {refusal}") from None
+
+    def _integer_form(self, name: str, site: Site, args: list[Value]) -> Value:
+        rule = RULES.get(name)
+        if rule is None:
+            raise NoIntegerForm("it has no integer form yet")
+        return rule(site, args)
+
+    def _float_form(self, name: str, site: Site, args: list[Value], because: str) -> Value:
+        if name == "relax.quantize" and isinstance(args[0], Pending):
+            # What is quantised has no integer form at this scale: the quantize itself may have one.
+            real = Float(self.floats.float_of(args[0], because))
+            try:
+                return self._integer_form(name, site, [real, *args[1:]])
+            except NoIntegerForm:
+                pass
+        return self.floats.apply(site, args, because)
 
     def _value(self, expression: Any) -> Value:
         if isinstance(expression, relax.Var) and expression in self.values:
@@ -285,4 +314,4 @@ def _result_shape(variable: Any) -> tuple[int, ...]:
     try:
         return tuple(int(size) for size in shape)
     except (TypeError, ValueError):
-        raise NoIntegerForm("the shape of its result depends on the input") from None
+        raise NoFloatForm("the shape of its result depends on the input") from None

@@ -58,10 +58,12 @@ class ProgramBuilder:
         shape: tuple[int, ...],
         quantization: Quantization | None,
         dtype: str = "int8",
+        *,
+        float_because: str | None = None,
     ) -> int:
         """Add an operator and its output tensor; returns the tensor's id."""
         output = self.tensor(name, shape, dtype, quantization)
-        self.steps.append(Step(operator, inputs, output, place))
+        self.steps.append(Step(operator, inputs, output, place, float_because))
         return output
 
     def view(self, index: int, shape: tuple[int, ...]) -> int:

@@ -21,15 +21,21 @@ from edgekit.compiler.operators import Clamp
 __all__ = [
     "Constant",
     "Float",
+    "NoFloatForm",
     "NoIntegerForm",
     "Pending",
     "QuantizedConstant",
     "Real",
     "Stored",
+    "Tabulated",
     "Tuple",
     "Unknown",
     "Value",
 ]
+
+
+class NoFloatForm(Exception):
+    """An operator, used as it is here, cannot be computed in float either; the text says why."""
 
 
 class NoIntegerForm(Exception):
@@ -92,7 +98,9 @@ class Real:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Float:
-    """A float32 tensor that lives in the arena (so far: a model input)."""
+    """A tensor in logical order that stands for what it stores: float32, or integers and booleans that are no
+    quantised reals (indices, masks).
+    """
 
     tensor: int
 
@@ -130,6 +138,23 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Tabulated:
+    """A function of one int8 tensor and nothing else, known by its result for each of the 256 stored values.
+
+    `results` is (256,), of the type that the graph states, for the stored values −128 … 127 in order.
+    Functions of functions and of constants stay one table until a quantize fixes the scale of the result.
+    `fixed`, where not None, gives the stored results by the fixed-point arithmetic of the one operator that
+    made them. (`rules.tables.as_float` makes a float32 tensor of it.)
+    """
+
+    source: Real
+    results: NDArray[np.generic]
+    shape: tuple[int, ...]
+    place: Place | None
+    fixed: Callable[[Quantization], NDArray[np.int8]] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Tuple:
     """Several values at once (the operand of concat, the results of split)."""
 
@@ -141,4 +166,4 @@ class Unknown:
     """The result of an operator that was refused; whatever uses it is not refused a second time."""
 
 
-Value = Constant | QuantizedConstant | Stored | Real | Float | Pending | Tuple | Unknown
+Value = Constant | QuantizedConstant | Stored | Real | Float | Pending | Tabulated | Tuple | Unknown

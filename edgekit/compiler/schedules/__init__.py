@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step
-from edgekit.compiler.schedules import portable
+from edgekit.compiler.schedules import floating, portable
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request
 from edgekit.errors import TargetError
 
@@ -20,6 +21,8 @@ def schedule_step(names: Sequence[str], program: Program, step: Step, request: R
     Raises:
         TargetError: none of them exists.
     """
+    if isinstance(step.operator, op.FloatFunction):
+        return floating.schedule(step, step.operator)
     for name in names:
         if name in SCHEDULES:
             return SCHEDULES[name](program, step, request)
