@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgekit.artifacts import Model
+from edgekit.compiler import operators as op
 from edgekit.compiler.lowering import lower_partly
-from edgekit.compiler.schedules import SCHEDULES
+from edgekit.compiler.program import Program, Step
+from edgekit.compiler.schedules import SCHEDULES, floating
 
 if TYPE_CHECKING:
     from edgekit.target import Target
@@ -19,11 +21,14 @@ __all__ = ["OperatorAnalysis", "analyze_model"]
 
 @dataclass(frozen=True, slots=True)
 class OperatorAnalysis:
-    """One operator: shapes are as stored (NHWC), sizes in bytes. A refused one has a reason and no shapes."""
+    """One operator: shapes are as stored (NHWC), sizes in bytes. `reason` says why it is not integer.
+
+    A refused one has no shapes.
+    """
 
     name: str
     op: str
-    form: Literal["integer", "refused"]
+    form: Literal["integer", "float", "refused"]
     schedule: str | None
     input_shapes: tuple[tuple[int, ...], ...]
     output_shape: tuple[int, ...]
@@ -41,15 +46,16 @@ def analyze_model(model: Model, target: Target) -> tuple[OperatorAnalysis, ...]:
     operators = [
         OperatorAnalysis(
             name=program.tensors[step.output].name,
-            op=step.operator.NAME,
-            form="integer",
-            schedule=None if schedule is None else f"{schedule}.{step.operator.NAME}",
+            op=step.operator.label,
+            form="integer" if step.float_because is None else "float",
+            schedule=_schedule(step.operator, schedule),
             input_shapes=tuple(program.tensors[tensor].shape for tensor in step.inputs),
             output_shape=program.tensors[step.output].shape,
             macs=step.operator.macs(program.tensors[step.output].shape),
             parameters=step.operator.parameters(),
-            weights_bytes=_constant_bytes(step.operator),
+            weights_bytes=_constant_bytes(step.operator) + _operand_bytes(program, step),
             activation_bytes=program.tensors[step.output].size_bytes,
+            reason=step.float_because,
         )
         for step in program.steps
     ]
@@ -71,6 +77,17 @@ def analyze_model(model: Model, target: Target) -> tuple[OperatorAnalysis, ...]:
             )
         )
     return tuple(operators)
+
+
+def _schedule(operator: op.Operator, preferred: str | None) -> str | None:
+    if isinstance(operator, op.FloatFunction):
+        return f"{floating.NAME}.{operator.title}"
+    return None if preferred is None else f"{preferred}.{operator.NAME}"
+
+
+def _operand_bytes(program: Program, step: Step) -> int:
+    tensors = (program.tensors[tensor] for tensor in step.inputs)
+    return sum(tensor.data.nbytes for tensor in tensors if tensor.data is not None)
 
 
 def _constant_bytes(operator: object) -> int:
