@@ -37,7 +37,7 @@ ITEM_BYTES: Mapping[str, int] = {
 
 ACTIVATION_FIELD: Mapping[str, int] = {
     "ADD": 0, "SUB": 0, "MUL": 0, "CONCATENATION": 1, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 4,
-    "FULLY_CONNECTED": 0, "AVERAGE_POOL_2D": 5, "MAX_POOL_2D": 5,
+    "FULLY_CONNECTED": 0, "AVERAGE_POOL_2D": 5, "MAX_POOL_2D": 5, "TRANSPOSE_CONV": 3,
 }  # fmt: skip
 """The number of the fused activation in the options table of the operators that have one."""
 
@@ -178,7 +178,7 @@ def _weights_problem(tensor: TfliteTensor, rule: Rule, data: TfliteTensor) -> st
 
 def _operator_problem(operands: Operands, rule: Rule) -> str | None:
     op = operands.operator.op
-    data = operands.input(0)
+    data = operands.input(rule.data)
     if rule.weights is not None and (why := _weights_problem(operands.input(rule.weights), rule, data)):
         return why
     incoming: tuple[str, ...] = ("int8",)
@@ -192,8 +192,9 @@ def _operator_problem(operands: Operands, rule: Rule) -> str | None:
             continue
         if why := _type_problem(tensor, incoming):
             return why
-    if why := _type_problem(operands.output, outgoing):
-        return why
+    for tensor in operands.outputs:
+        if why := _type_problem(tensor, outgoing):
+            return why
     bias = operands.optional(rule.bias) if rule.bias is not None else None
     if bias is not None and (bias.data is None or bias.dtype != "int32"):
         return "its bias is not a constant of int32"
@@ -207,7 +208,7 @@ def _check_operands(operands: Operands, rule: Rule) -> None:
     low, high = rule.inputs
     if not low <= len(operands.inputs) <= high:
         raise operands.wrong(f"it has {len(operands.inputs)} inputs")
-    if len(operands.operator.outputs) != 1:
+    if len(operands.operator.outputs) != 1 and rule.shapes is None:
         raise operands.wrong(f"it has {len(operands.operator.outputs)} outputs")
     for position, tensor in enumerate(operands.inputs):
         if tensor is None and position != rule.bias:
@@ -216,17 +217,37 @@ def _check_operands(operands: Operands, rule: Rule) -> None:
         raise operands.wrong(f"its options are those of another operator ({operands.operator.options_type})")
 
 
-def _check_same_quantization(operands: Operands) -> None:
+def _check_same_quantization(operands: Operands, rule: Rule) -> None:
     """Operators that move or select integers cannot change their scale (LiteRT's own condition)."""
-    first = operands.input(0).quantization
+    first = operands.input(rule.data).quantization
     fill = (operands.input(2),) if operands.operator.op == "PADV2" else ()
-    for tensor in (*fill, operands.output):
+    for tensor in (*fill, *operands.outputs):
         other = tensor.quantization
         if first is None or other is None:
             continue
         close = math.isclose(first.scales[0], other.scales[0], rel_tol=1e-5)
         if not close or first.zero_points[0] != other.zero_points[0]:
             raise operands.wrong("its input and output have different scales or zero points")
+
+
+def _shaped(
+    operands: Operands, shapes: tuple[tuple[int, ...], ...], *, declared: bool
+) -> tuple[TfliteTensor, ...]:
+    """The outputs with the shapes that the operator computes; where `declared`, the file must say the same.
+
+    A dynamic batch need not be marked on every tensor behind the input, so once it is fixed to something
+    else than the file's own shapes, those say nothing any more.
+    """
+    if len(shapes) != len(operands.outputs):
+        raise operands.wrong(f"it computes {len(shapes)} tensors and has {len(operands.outputs)} outputs")
+    outputs = []
+    for shape, tensor in zip(shapes, operands.outputs, strict=True):
+        if any(d < 1 for d in shape) or math.prod(shape) > MAX_ELEMENTS:
+            raise operands.wrong(f"its output would be {shape_text(shape)}")
+        if declared and shape != tensor.shape:
+            raise operands.wrong(f"it computes {shape_text(shape)} and declares {shape_text(tensor.shape)}")
+        outputs.append(replace(tensor, shape=shape, signature=shape))
+    return tuple(outputs)
 
 
 def _unique_names(tensors: tuple[TfliteTensor, ...], indices: tuple[int, ...], what: str) -> tuple[str, ...]:
@@ -267,7 +288,7 @@ def check_tflite(graph: TfliteGraph, shapes: Mapping[str, tuple[int, ...]] | Non
 
     def resolve(operator: TfliteOperator, tensors: list[TfliteTensor]) -> Operands:
         inputs = tuple(tensors[i] if i >= 0 else None for i in operator.inputs)
-        return Operands(operator, inputs, tensors[operator.outputs[0]])
+        return Operands(operator, inputs, tuple(tensors[i] for i in operator.outputs))
 
     tensors = list(graph.tensors)
     found: list[Unsupported] = []
@@ -306,20 +327,11 @@ def check_tflite(graph: TfliteGraph, shapes: Mapping[str, tuple[int, ...]] | Non
             continue
         rule = OPERATORS[operator.op]
         if rule.same_quantization:
-            _check_same_quantization(operands)
-        shape = rule.shape(operands)
-        if any(d < 1 for d in shape) or math.prod(shape) > MAX_ELEMENTS:
-            raise operands.wrong(f"its output would be {shape_text(shape)}")
-        declared_output = operands.output
-        # A dynamic batch need not be marked on every tensor behind the input, so once it is fixed to
-        # something else than the file's own shapes, those say nothing any more.
-        if shape != declared_output.shape and not reshaped:
-            raise operands.wrong(
-                f"it computes {shape_text(shape)} and declares {shape_text(declared_output.shape)}"
-            )
-        output = replace(declared_output, shape=shape, signature=shape)
-        tensors[output.index] = output
-        checked.append(replace(operands, output=output))
+            _check_same_quantization(operands, rule)
+        outputs = _shaped(operands, rule.output_shapes(operands), declared=not reshaped)
+        for output in outputs:
+            tensors[output.index] = output
+        checked.append(replace(operands, outputs=outputs))
     return CheckedGraph(
         graph=replace(graph, tensors=tuple(tensors)),
         operands=tuple(checked),

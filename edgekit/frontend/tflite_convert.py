@@ -27,7 +27,7 @@ from tvm import relax
 from tvm.relax.frontend.tflite.tflite_frontend import ExprTable, OperatorConverter, TensorWrapper
 
 from edgekit.artifacts import Place
-from edgekit.errors import EdgekitError, ModelError
+from edgekit.errors import EdgekitError, ModelError, UnsupportedError
 from edgekit.frontend.places import build_main, record_places
 from edgekit.frontend.tflite_check import ACTIVATION_FIELD, CheckedGraph, place_of
 from edgekit.frontend.tflite_graph import TfliteTensor
@@ -40,6 +40,7 @@ from edgekit.frontend.tflite_operators import (
     permutation,
     reduce_axes,
     softmax_beta,
+    transposed_window,
     window_of,
 )
 
@@ -81,7 +82,7 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
         self.checked = checked
         stock = self.convert_map
         # Explicit, so that no file reaches a converter that is not in this list.
-        self.converters: Mapping[str, Callable[[Operands, Any], relax.Expr]] = {
+        self.converters: Mapping[str, Callable[[Operands, Any], relax.Expr | list[relax.Expr]]] = {
             "ADD": self._elementwise(relax.op.add),
             "AVERAGE_POOL_2D": self._average_pool,
             "CONCATENATION": self._concatenation,
@@ -106,6 +107,7 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
             "SUB": self._elementwise(relax.op.subtract),
             "TANH": lambda _, op: stock["TANH"](op=op),
             "TRANSPOSE": self._transpose,
+            "TRANSPOSE_CONV": self._transpose_conv,
         }
 
     # TVM keys its expressions by tensor name, which files need not give or keep unique.
@@ -127,16 +129,17 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
             try:
                 value = self.converters[operator.op](operands, self.subgraph.Operators(operator.index))
                 # Bound to a variable here: TVM would copy the expression into each of its users.
-                variable = self.bb.emit(value)
+                variables = [self.bb.emit(each) for each in _outputs_of(value)]
             except EdgekitError:
                 raise
             except Exception as error:  # TVM raises whatever its Python and C++ parts come upon.
                 raise operands.wrong(f"TVM cannot convert it ({type(error).__name__})") from error
-            found = tuple(int(d) for d in variable.ty.shape)
-            if found != operands.output.shape or str(variable.ty.dtype) != operands.output.dtype:
-                raise ModelError(f"{operands.place()}: TVM's frontend gives {found} {variable.ty.dtype}.")
-            self.exp_tab.set_expr(str(operands.output.index), variable)
-            written.append((variable, place_of(self.checked.graph, operator)))
+            for variable, output in zip(variables, operands.outputs, strict=True):
+                found = tuple(int(d) for d in variable.ty.shape)
+                if found != output.shape or str(variable.ty.dtype) != output.dtype:
+                    raise ModelError(f"{operands.place()}: TVM's frontend gives {found} {variable.ty.dtype}.")
+                self.exp_tab.set_expr(str(output.index), variable)
+                written.append((variable, place_of(self.checked.graph, operator)))
         return written
 
     # Tensors as expressions.
@@ -177,17 +180,21 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
         )
 
     def _with_bias(self, operands: Operands, value: relax.Expr) -> relax.Expr:
-        bias = operands.optional(2)
+        bias = self._bias(operands, 2, operands.input(0))
+        return value if bias is None else relax.op.add(value, bias)
+
+    def _bias(self, operands: Operands, position: int, data: TfliteTensor) -> relax.Expr | None:
+        bias = operands.optional(position)
         if bias is None:
-            return value
-        x, w = operands.input(0).quantization, operands.input(1).quantization
+            return None
+        x, w = data.quantization, operands.input(1).quantization
         assert x is not None
         assert w is not None
         scales = np.float32(x.scales[0]) * np.asarray(w.scales, dtype=np.float32)
         # Where the weights have one scale the bias keeps one too, as the converters write it.
         scale: Any = scales if len(scales) > 1 else float(scales[0])
         constant = relax.const(np.array(bias.values()), "int32")
-        return relax.op.add(value, self._dequantized(constant, scale, 0))
+        return self._dequantized(constant, scale, 0)
 
     def _quantized(self, operands: Operands, value: relax.Expr) -> relax.Expr:
         """Quantise to the output's scale, then clamp to the fused activation."""
@@ -241,6 +248,28 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
             return self._convolution(operands, weights, "HWIO", 1)
         weights = self._weights(operands, lambda w: w.transpose(1, 2, 3, 0), axis=2)
         return self._convolution(operands, weights, "HWOI", channels)
+
+    def _transpose_conv(self, operands: Operands, _: Any) -> relax.Expr:
+        """As NCHW, which is the layout in which TVM can compute it in float32, too."""
+        window = transposed_window(operands)
+        top, left, bottom, right = window.pads
+        extra = (max(-bottom, 0), max(-right, 0))
+        if any(more >= stride for more, stride in zip(extra, window.strides, strict=True)):
+            raise UnsupportedError(f"{operands.place()}: its output goes on beyond what its input reaches.")
+        data = operands.input(2)
+        value = relax.op.nn.conv2d_transpose(
+            relax.op.permute_dims(self._real(data), [0, 3, 1, 2]),
+            self._weights(operands, lambda w: w.transpose(3, 0, 1, 2), axis=1),
+            strides=list(window.strides),
+            padding=[top, left, max(bottom, 0), max(right, 0)],
+            output_padding=list(extra),
+            data_layout="NCHW",
+            kernel_layout="IOHW",
+        )
+        bias = self._bias(operands, 3, data)
+        if bias is not None:
+            value = relax.op.add(value, relax.op.reshape(bias, (1, operands.output.shape[3], 1, 1)))
+        return self._quantized(operands, relax.op.permute_dims(value, [0, 2, 3, 1]))
 
     def _fully_connected(self, operands: Operands, _: Any) -> relax.Expr:
         """The input flattened to (rows, depth) as LiteRT does, whatever its rank."""
@@ -316,6 +345,11 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
 
     def _transpose(self, operands: Operands, _: Any) -> relax.Expr:
         return relax.op.permute_dims(self._stored(operands.input(0)), list(permutation(operands)))
+
+
+def _outputs_of(value: relax.Expr | list[relax.Expr]) -> list[relax.Expr]:
+    """A converter gives one expression, or one for each output."""
+    return value if isinstance(value, list) else [value]
 
 
 def convert_tflite(content: bytes, checked: CheckedGraph) -> tuple[tvm.IRModule, dict[str, Place]]:

@@ -26,6 +26,7 @@ __all__ = [
     "Window",
     "activation_of",
     "same_padding",
+    "transposed_window",
     "window_of",
 ]
 
@@ -65,7 +66,12 @@ class Operands:
 
     operator: TfliteOperator
     inputs: tuple[TfliteTensor | None, ...]
-    output: TfliteTensor
+    outputs: tuple[TfliteTensor, ...]
+
+    @property
+    def output(self) -> TfliteTensor:
+        """The first output, of most operators the only one."""
+        return self.outputs[0]
 
     @property
     def options(self) -> Table | None:
@@ -103,10 +109,11 @@ class Rule:
 
     `constants` are the positions of operands that must be constants, `weights` the position of an int8
     constant whose quantisation may be per channel along `channel_axis`, `plain` the positions of operands
-    that are integers for the operator itself (shapes, axes) and carry no quantisation.
+    that are integers for the operator itself (shapes, axes) and carry no quantisation, `data` the position
+    of the operand that is computed on. Operators of several outputs have `shapes` instead of `shape`.
     """
 
-    shape: Callable[[Operands], Shape]
+    shape: Callable[[Operands], Shape] | None
     inputs: tuple[int, int]
     plain: tuple[int, ...] = ()
     weights: int | None = None
@@ -114,6 +121,15 @@ class Rule:
     bias: int | None = None
     same_quantization: bool = False
     options_type: int | None = None
+    data: int = 0
+    shapes: Callable[[Operands], tuple[Shape, ...]] | None = None
+
+    def output_shapes(self, operands: Operands) -> tuple[Shape, ...]:
+        """The shape of each output."""
+        if self.shapes is not None:
+            return self.shapes(operands)
+        assert self.shape is not None
+        return (self.shape(operands),)
 
 
 def activation_of(operands: Operands, field: int) -> Activation | None:
@@ -182,8 +198,44 @@ def window_of(operands: Operands) -> Window:
     return _window(operands, size, kernel, strides, dilation, options.i8(0))
 
 
-def _check_bias(operands: Operands, channels: int) -> None:
-    bias = operands.optional(2)
+def transposed_window(operands: Operands) -> Window:
+    """Geometry of TRANSPOSE_CONV: `output` is what its first operand says; pads after may be negative."""
+    options = operands.options
+    if options is None:
+        raise operands.wrong("its options are missing")
+    filter_shape, shape, output = operands.input(1).shape, operands.input(2).shape, operands.integers(0)
+    if len(filter_shape) != 4 or len(shape) != 4 or len(output) != 4:
+        raise operands.wrong("its filter, input and output shape do not have 4 dimensions each")
+    limit, strides, padding = 1 << 16, (options.i32(2), options.i32(1)), options.i8(0)
+    kernel = (filter_shape[1], filter_shape[2])
+    if not all(1 <= v <= limit for v in (*strides, *output)) or min(kernel) < 1:
+        raise operands.wrong(f"strides {strides} and output shape {output} must be 1 or more")
+    if padding not in (Padding.SAME, Padding.VALID):
+        raise operands.wrong(f"padding {padding} is unknown")
+    before, after = [], []
+    for n, k, s, out in zip(shape[1:3], kernel, strides, output[1:3], strict=True):
+        low = same_padding(out, k, s)[0] if padding == Padding.SAME else 0
+        before.append(low)
+        after.append((n - 1) * s + k - low - out)
+    pads = (before[0], before[1], after[0], after[1])
+    return Window(kernel, strides, (1, 1), pads, (output[1], output[2]))
+
+
+def _transpose_conv(operands: Operands) -> Shape:
+    window = transposed_window(operands)
+    batch, _, _, channels = operands.input(2).shape
+    out_channels, _, _, in_channels = operands.input(1).shape
+    if channels != in_channels or operands.integers(0)[::3] != (batch, out_channels):
+        raise operands.wrong(
+            f"a filter of {out_channels}x…x{in_channels} on an input of {channels} channels, "
+            f"to {shape_text(operands.integers(0))}"
+        )
+    _check_bias(operands, out_channels, position=3)
+    return (batch, *window.output, out_channels)
+
+
+def _check_bias(operands: Operands, channels: int, position: int = 2) -> None:
+    bias = operands.optional(position)
     if bias is not None and bias.shape != (channels,):
         raise operands.wrong(f"its bias is {shape_text(bias.shape)} for {channels} channels")
 
@@ -391,5 +443,8 @@ OPERATORS: Mapping[str, Rule] = {
     "SUB": Rule(_broadcast, (2, 2), options_type=28),
     "TANH": Rule(_same, (1, 1)),
     "TRANSPOSE": Rule(_transpose, (2, 2), plain=(1,), same_quantization=True),
+    "TRANSPOSE_CONV": Rule(
+        _transpose_conv, (3, 4), data=2, plain=(0,), weights=1, channel_axis=0, bias=3, options_type=49
+    ),
 }
 """By the schema's name of the operator. `options_type` is the number of its options table in the schema."""

@@ -187,14 +187,15 @@ def test_accumulators_that_could_overflow_are_float() -> None:
     assert "overflow" in str(program.steps[1].float_because)
 
 
-@pytest.mark.parametrize("groups", [2])
-def test_grouped_convolution_is_float_with_its_groups(groups: int) -> None:
+@pytest.mark.parametrize(("groups", "name"), [(1, "conv2d"), (2, "grouped_conv2d"), (4, "depthwise_conv2d")])
+def test_convolutions_by_their_groups(groups: int, name: str) -> None:
     def body(graph: Graph, x: Any) -> Any:
-        value = conv(graph, graph.requantized(x, 0.1, 0), 4, 2, groups=groups)
+        value = conv(graph, graph.requantized(x, 0.1, 0), 8, 4 // groups, groups=groups)
         return graph.requantized(value, 0.1, 0)
 
     program = lower_model(qdq_model([(1, 4, 4, 4)], body))
-    assert "in 2 groups" in str(program.steps[-2].float_because)
+    assert names(program) == ["transpose", name, "transpose"]
+    assert program.macs == 8 * 2 * 2 * 3 * 3 * (4 // groups)
 
 
 def test_an_activation_of_a_float_input_is_the_clamp_of_its_quantize() -> None:

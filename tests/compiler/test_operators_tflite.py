@@ -19,6 +19,7 @@ from edgekit.artifacts import Quantization
 from tests.campaign import campaign_count
 from tests.reference import int8
 from tests.reference.cases import OPERATORS, Case, batch_model
+from tests.reference.convolution_cases import CONVOLUTIONS
 from tests.reference.host_library import HostLibrary, compile_tflite
 from tests.reference.int8 import Quantized
 from tests.reference.litert import ReferenceModel, run_reference
@@ -29,7 +30,9 @@ CASES_EACH = 8
 
 # At the border of a model quantize and dequantize are stripped, and reshape computes nothing: tested below.
 COMPUTING = {
-    name: cases for name, cases in OPERATORS.items() if name not in ("quantize", "dequantize", "reshape")
+    name: cases
+    for name, cases in {**OPERATORS, **CONVOLUTIONS}.items()
+    if name not in ("quantize", "dequantize", "reshape")
 }
 
 

@@ -24,6 +24,7 @@ def test_rule_equals_litert(operator: str) -> None:
     def check(cases: list[Case]) -> None:
         content, inputs = batch_model(cases)
         for case, actual in zip(cases, run_reference(content, inputs), strict=True):
+            assert case.expected is not None
             expected = case.expected()
             assert actual.dtype == expected.dtype
             assert actual.size == expected.size

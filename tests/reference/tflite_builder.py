@@ -41,6 +41,7 @@ _VERSIONS = {
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 3,
     "FULLY_CONNECTED": 4,
+    "TRANSPOSE_CONV": 3,
     "ADD": 2,
     "AVERAGE_POOL_2D": 2,
     "MAX_POOL_2D": 2,
@@ -166,6 +167,30 @@ class TfliteBuilder:
         shape = self._window_shape(x, weights.shape[1:3], stride, dilation, padding, weights.shape[3])
         inputs = self._weights_and_bias(x, weights, bias, weight_scales, axis=3)
         return self._operator("DEPTHWISE_CONV_2D", inputs, options, shape, scale, zero_point)
+
+    def transpose_conv(
+        self,
+        x: Tensor,
+        weights: NDArray[np.int8],
+        bias: NDArray[Any] | None,
+        weight_scales: Sequence[float],
+        scale: float,
+        zero_point: int,
+        output: tuple[int, int],
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: Padding = "SAME",
+        activation: Activation = "NONE",
+    ) -> Tensor:
+        """Weights (C_out, KH, KW, C_in); `output` is the height and width that it gives."""
+        options = schema.TransposeConvOptionsT()
+        options.strideH, options.strideW = stride
+        options.padding = _PADDINGS[padding]
+        options.fusedActivationFunction = _ACTIVATIONS[activation]
+        shape = (x.shape[0], *output, weights.shape[0])
+        w, *rest = self._weights_and_bias(x, weights, bias, weight_scales, axis=0)[1:]
+        inputs = [self.constant(np.array(shape, np.int32)), w, x, *rest]
+        return self._operator("TRANSPOSE_CONV", inputs, options, shape, scale, zero_point)
 
     def fully_connected(
         self,

@@ -32,6 +32,8 @@ def define(operator: op.Operator, inputs: Sequence[Tensor], output: Tensor) -> D
 DEFINITIONS: Mapping[type[op.Operator], Callable[[Any, tuple[Any, ...], Tensor], Definition]] = {
     op.Conv2D: convolution.conv2d,
     op.DepthwiseConv2D: convolution.depthwise_conv2d,
+    op.GroupedConv2D: convolution.grouped_conv2d,
+    op.TransposedConv2D: convolution.transposed_conv2d,
     op.Dense: dense.dense,
     op.Add: elementwise.add,
     op.AveragePool: pooling.average_pool,

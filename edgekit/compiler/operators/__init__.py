@@ -10,7 +10,7 @@ Adding an operator: a dataclass in the module of its family, a rule in `lowering
 """
 
 from edgekit.compiler.operators.base import Clamp, FullRange, Operator, Rescale, Window
-from edgekit.compiler.operators.convolution import Conv2D, DepthwiseConv2D
+from edgekit.compiler.operators.convolution import Conv2D, DepthwiseConv2D, GroupedConv2D, TransposedConv2D
 from edgekit.compiler.operators.dense import Dense
 from edgekit.compiler.operators.elementwise import Add, Dequantize, Quantize, Requantize
 from edgekit.compiler.operators.floating import FloatFunction
@@ -29,6 +29,7 @@ __all__ = [
     "Dequantize",
     "FloatFunction",
     "FullRange",
+    "GroupedConv2D",
     "MaxPool",
     "Mean",
     "Operator",
@@ -38,5 +39,6 @@ __all__ = [
     "Rescale",
     "Softmax",
     "Transpose",
+    "TransposedConv2D",
     "Window",
 ]

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from edgekit.compiler.operators.base import Clamp, Int8Array, Int32Array, Operator, Shape, Window
 
-__all__ = ["Conv2D", "DepthwiseConv2D"]
+__all__ = ["Conv2D", "DepthwiseConv2D", "GroupedConv2D", "TransposedConv2D"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +51,58 @@ class DepthwiseConv2D(Operator):
 
     def macs(self, output: Shape) -> int:
         return math.prod(output) * self.window.kernel[0] * self.window.kernel[1]
+
+    def parameters(self) -> int:
+        return self.weights.size + self.bias.size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupedConv2D(Operator):
+    """(N, H, W, G·I) → (N, OH, OW, G·O'): output channel o reads the I channels of group o // O'.
+
+    Weights (G·O', KH, KW, I), zero point 0; multipliers and shifts (G·O',).
+    """
+
+    NAME: ClassVar[str] = "grouped_conv2d"
+    window: Window
+    groups: int
+    weights: Int8Array
+    bias: Int32Array
+    input_zero_point: int
+    output_zero_point: int
+    multipliers: Int32Array
+    shifts: Int32Array
+    clamp: Clamp
+
+    def macs(self, output: Shape) -> int:
+        return math.prod((*output, *self.weights.shape[1:]))
+
+    def parameters(self) -> int:
+        return self.weights.size + self.bias.size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TransposedConv2D(Operator):
+    """(N, H, W, G·I) → (N, OH, OW, G·O'): input pixel (y, x) adds to the outputs from (y·stride − top, …) on.
+
+    Weights (G·O', KH, KW, I), zero point 0, dilation spread out in them already; multipliers and shifts
+    (G·O',). Of `window.padding` top and left count; OH and OW are the output's own.
+    """
+
+    NAME: ClassVar[str] = "transposed_conv2d"
+    window: Window
+    groups: int
+    weights: Int8Array
+    bias: Int32Array
+    input_zero_point: int
+    output_zero_point: int
+    multipliers: Int32Array
+    shifts: Int32Array
+    clamp: Clamp
+
+    def macs(self, output: Shape) -> int:
+        rows, columns = self.window.stride
+        return math.prod((*output, *self.weights.shape[1:])) // (rows * columns)
 
     def parameters(self) -> int:
         return self.weights.size + self.bias.size

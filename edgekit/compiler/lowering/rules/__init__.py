@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgekit.compiler.lowering.rules.convolution import conv2d
+from edgekit.compiler.lowering.rules.convolution import convolution, transposed_convolution
 from edgekit.compiler.lowering.rules.dense import matmul
 from edgekit.compiler.lowering.rules.elementwise import (
     add,
@@ -32,7 +32,10 @@ __all__ = ["RULES", "UINT8_OFFSET", "Site"]
 RULES: Mapping[str, Rule] = {
     "relax.quantize": quantize,
     "relax.dequantize": dequantize,
-    "relax.nn.conv2d": conv2d,
+    "relax.nn.conv1d": convolution,
+    "relax.nn.conv2d": convolution,
+    "relax.nn.conv1d_transpose": transposed_convolution,
+    "relax.nn.conv2d_transpose": transposed_convolution,
     "relax.matmul": matmul,
     "relax.add": add,
     "relax.nn.relu": bounded(0.0, math.inf),
