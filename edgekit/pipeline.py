@@ -57,6 +57,7 @@ from edgekit.profile import OPERATOR_SUM_TOLERANCE, default_runs, measure, tick_
 from edgekit.progress import Notice, Progress, Step, silent, step
 from edgekit.report.document import AccuracySection, DeployDocument, deploy_document, to_json
 from edgekit.report.html import ReportDetails, render_html
+from edgekit.sources import write_sources
 from edgekit.stages import STAGES, ConnectedBoard, Flashed, Stages
 from edgekit.target import Target, load_target
 from edgekit.text import file_name, printable
@@ -74,10 +75,12 @@ __all__ = [
     "Analysis",
     "Compiled",
     "Deployment",
+    "Emitted",
     "analyze",
     "bundle_directory",
     "compile_bundle",
     "deploy",
+    "emit_sources",
     "flash_bundle",
     "profile_bundle",
     "run_bundle",
@@ -129,6 +132,15 @@ class Compiled:
     document: DeployDocument
     compiled: CompiledModel
     image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """A model as C99 sources, and the folder where they are."""
+
+    model: Model
+    compiled: CompiledModel
+    directory: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +322,40 @@ def compile_bundle(
     compiled, image = _build(imported, resolved, directory, progress, stages)
     document = deploy_document(source=imported.model, target=resolved, compiled=compiled, image=image)
     return Compiled(document, compiled, image)
+
+
+def emit_sources(
+    model: str | Path,
+    *,
+    target: str | Path | Target = "host",
+    directory: str | Path | None = None,
+    data: str | Path | None = None,
+    calibration: str | Path | None = None,
+    options: ImportOptions = DEFAULT_IMPORT,
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: Progress = silent,
+    stages: Stages = STAGES,
+) -> Emitted:
+    """Import a model and write it as C99, in the portable schedule whatever the target's are.
+
+    The arguments are `deploy`'s; `build/<model>-<target>-c` is written by default.
+
+    Raises:
+        UsageError: `directory` holds something else.
+    """
+    resolved = _resolve_target(target, progress)
+    imported = _import(_Request(Path(model), options, data, calibration, seed, folder), progress, stages)
+    if directory is None:
+        directory = bundle_directory(Path("build"), imported.model.name, f"{resolved.name}-c")
+    place = Path(directory)
+    if resolved.schedules != ("portable",):
+        progress(Notice(f"C99 has the portable schedule, not those of {resolved.name}"))
+    with step(progress, Step.COMPILE, f"{printable(imported.model.name, 60)} to C99") as running:
+        compiled = stages.emit_model(imported.model, resolved)
+        write_sources(place, compiled.files)
+        running.outcome = f"{len(compiled.operators)} operators, {len(compiled.files)} files"
+    return Emitted(imported.model, compiled, place)
 
 
 def analyze(

@@ -68,6 +68,12 @@ def _compile_model(model: Model, target: Target) -> CompiledModel:
     return compile_model(model, target)
 
 
+def _emit_model(model: Model, target: Target) -> CompiledModel:
+    from edgekit.compiler import emit_model
+
+    return emit_model(model, target)
+
+
 def _analyze_model(model: Model, target: Target) -> tuple[OperatorAnalysis, ...]:
     from edgekit.compiler import analyze_model
 
@@ -129,6 +135,8 @@ class Stages:
     load_model: Callable[[Path, ImportOptions, Calibration], Model] = _load_model
     needs_calibration: Callable[[Path, ImportOptions], bool] = _needs_calibration
     compile_model: Callable[[Model, Target], CompiledModel] = _compile_model
+    emit_model: Callable[[Model, Target], CompiledModel] = _emit_model
+    """The same as C99 sources, for compilers that edgekit does not call."""
     analyze_model: Callable[[Model, Target], tuple[OperatorAnalysis, ...]] = _analyze_model
     build_image: Callable[[CompiledModel, Target, Path, Mapping[str, str]], Image] = _build_image
     load_bundle: Callable[[Path], Bundle] = _load_bundle

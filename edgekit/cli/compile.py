@@ -1,8 +1,13 @@
-"""`edgekit compile`: what an application links, and the firmware."""
+"""`edgekit compile`: what an application links, and the firmware; or the model as C99 sources."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
 import typer
+from pydantic import JsonValue
 
 from edgekit.cli.options import (
     CalibrationMethodOption,
@@ -22,9 +27,24 @@ from edgekit.cli.options import (
     WeightsOption,
 )
 from edgekit.cli.session import Session
-from edgekit.cli.settings import existing_model, model_settings, project_of_this_folder, target_name
+from edgekit.cli.settings import (
+    ModelSettings,
+    existing_model,
+    model_settings,
+    project_of_this_folder,
+    target_name,
+)
+
+if TYPE_CHECKING:
+    from edgekit.pipeline import Emitted
+    from edgekit.project import Project
 
 __all__ = ["command"]
+
+EmitOption = Annotated[
+    Literal["bundle", "c"],
+    typer.Option("--emit", help="bundle: object code and firmware; c: C99 that builds without TVM."),
+]
 
 
 def command(
@@ -32,6 +52,7 @@ def command(
     model: ModelArgument = None,
     target: TargetOption = None,
     output: OutputOption = None,
+    emit: EmitOption = "bundle",
     data: DataOption = None,
     calibration: CalibrationOption = None,
     calibration_method: CalibrationMethodOption = None,
@@ -62,6 +83,10 @@ def command(
         trust=trust,
         seed=seed,
     )
+    if emit == "c":
+        existing_model(chosen.model)
+        _emit(session, chosen, target, project, output)
+        return
     where = target_name(target, project)
     existing_model(chosen.model)
 
@@ -87,3 +112,58 @@ def command(
     session.document(part("edgekit.compile/1", compiled.document))
     session.show(deploy_table(compiled.document))
     session.say(f"next: edgekit flash {compiled.image.directory}")
+
+
+def _emit(
+    session: Session, chosen: ModelSettings, target: str | None, project: Project | None, output: Path | None
+) -> None:
+    """Write C99. The target only says which compiler the Makefile calls, so that none need be named."""
+    from edgekit.pipeline import bundle_directory, emit_sources
+    from edgekit.target import load_target
+
+    named = target or os.environ.get("EDGEKIT_TARGET") or (project.target if project is not None else None)
+    resolved = load_target(named or "host")
+    with session.progress() as progress:
+        emitted = emit_sources(
+            chosen.model,
+            target=resolved,
+            directory=output
+            or bundle_directory(chosen.build, chosen.options.name or chosen.model.stem, f"{resolved.name}-c"),
+            data=chosen.data,
+            calibration=chosen.calibration,
+            options=chosen.options,
+            seed=chosen.seed,
+            folder=chosen.folder,
+            progress=progress,
+        )
+    session.document(_emit_document(emitted))
+    compiled = emitted.compiled
+    answers = "all integers: the bytes of the object code" if compiled.exact else "with float operators"
+    session.show(
+        f"{len(compiled.files)} files of C99 in {emitted.directory}: {len(compiled.operators)} operators, "
+        f"{compiled.macs:,} MACs, {compiled.weights_bytes:,} B of constants, "
+        f"{compiled.arena_bytes:,} B of arena; {answers}"
+    )
+    session.say(f"next: make -C {emitted.directory}")
+
+
+def _emit_document(emitted: Emitted) -> JsonValue:
+    compiled = emitted.compiled
+    files: list[JsonValue] = [*sorted(compiled.files)]
+    return {
+        "schema": "edgekit.emit/1",
+        "edgekit": compiled.version,
+        "model": {
+            "name": emitted.model.name,
+            "format": emitted.model.format,
+            "sha256": emitted.model.sha256,
+            "macs": compiled.macs,
+            "parameters": compiled.parameters,
+        },
+        "target": compiled.target,
+        "language": "c99",
+        "exact": compiled.exact,
+        "hash": compiled.model_hash,
+        "memory": {"arena_bytes": compiled.arena_bytes, "weights_bytes": compiled.weights_bytes},
+        "artifacts": {"directory": str(emitted.directory), "files": files},
+    }

@@ -9,5 +9,15 @@ from edgekit.compiler.analysis import OperatorAnalysis, analyze_model
 from edgekit.compiler.compile import compile_model, compile_program
 from edgekit.compiler.lowering import lower_model
 from edgekit.compiler.program import Program
+from edgekit.compiler.source import emit_model, emit_program
 
-__all__ = ["OperatorAnalysis", "Program", "analyze_model", "compile_model", "compile_program", "lower_model"]
+__all__ = [
+    "OperatorAnalysis",
+    "Program",
+    "analyze_model",
+    "compile_model",
+    "compile_program",
+    "emit_model",
+    "emit_program",
+    "lower_model",
+]

@@ -29,6 +29,13 @@ class Weights:
     def symbols(self) -> tuple[str, ...]:
         return tuple(self._pieces.values())
 
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Each piece as a flat array of its type, by symbol."""
+        return {
+            symbol: np.frombuffer(data, np.dtype(name).newbyteorder("<")).astype(np.dtype(name))
+            for (name, data), symbol in self._pieces.items()
+        }
+
     @property
     def size_bytes(self) -> int:
         return len(self.binary())

@@ -1,0 +1,265 @@
+"""`--emit c`: builds without a warning by gcc and clang, and answers as the object code does, to the byte."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tvm.script import tirx as T  # noqa: N812 - the name of TVM's own scripts
+
+from edgekit.artifacts import CompiledModel, Model, TensorSpec
+from edgekit.compiler import compile_model, emit_model
+from edgekit.compiler.codegen.c_source import render_kernels
+from edgekit.compiler.codegen.objects import lower_function
+from edgekit.errors import UnsupportedError, UsageError
+from edgekit.frontend import load_model
+from edgekit.sources import write_sources
+from edgekit.target import load_target
+from tests.frontend.hostile import good_tflite
+from tests.reference.host_library import HostLibrary, build_host_library
+
+ROOT = Path(__file__).resolve().parents[2]
+STRICT = [
+    "-std=c99",
+    "-pedantic",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wshadow",
+    "-Wconversion",
+    "-Wno-sign-conversion",
+]
+ROWS = 24
+
+
+def _call(arguments: list[str], directory: Path, given: bytes = b"") -> bytes:
+    done = subprocess.run(
+        arguments, cwd=directory, input=given, capture_output=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()[-4000:]
+    return done.stdout
+
+
+def _model(name: str, data_dir: Path, folder: Path) -> Model:
+    if name == "kws":
+        return load_model(data_dir / "kws_ref_model.tflite")
+    if name == "example":
+        with np.load(ROOT / "examples/fashion_mnist/calibration.npz") as file:
+            rows = file["x"][:32].astype(np.float32)
+        return load_model(ROOT / "examples/fashion_mnist/model.onnx", calibration=(rows,))
+    path = folder / "small.tflite"
+    path.write_bytes(good_tflite())
+    return load_model(path)
+
+
+class _Case:
+    """A model as C sources in a folder, beside the same as a host library of object code."""
+
+    def __init__(self, name: str, data_dir: Path, folder: Path) -> None:
+        model = _model(name, data_dir, folder)
+        self.emitted: CompiledModel = emit_model(model, load_target("host"))
+        self.sources = folder / "c"
+        write_sources(self.sources, self.emitted.files)
+        (folder / "object").mkdir()
+        self.library: HostLibrary = build_host_library(
+            compile_model(model, load_target("host")), folder / "object"
+        )
+        rng = np.random.default_rng(0)
+        self.rows = [_random_row(self.emitted.inputs[0], rng) for _ in range(ROWS)]
+        self.expected = b"".join(answer.tobytes() for row in self.rows for answer in self.library.run([row]))
+
+    def answers(self, program: Path) -> bytes:
+        return _call([str(program)], self.sources, b"".join(row.tobytes() for row in self.rows))
+
+
+def _random_row(spec: TensorSpec, rng: np.random.Generator) -> NDArray[Any]:
+    if spec.dtype == "float32":
+        return rng.uniform(-1, 1, spec.shape).astype(np.float32)
+    limits = np.iinfo(spec.dtype)
+    return rng.integers(limits.min, limits.max + 1, spec.shape).astype(spec.dtype)
+
+
+@pytest.fixture(scope="module", params=["kws", "example", "small"])
+def case(request: pytest.FixtureRequest, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> _Case:
+    return _Case(request.param, data_dir, tmp_path_factory.mktemp(f"emit-{request.param}"))
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_it_builds_without_a_warning_and_answers_as_the_object_code(case: _Case, compiler: str) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    program = case.sources / f"example-{compiler}"
+    sources = ["model.c", "kernels.c", "weights.c", "example.c"]
+    _call([compiler, *STRICT, "-O2", *sources, "-lm", "-o", str(program)], case.sources)
+    assert case.answers(program) == case.expected
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_no_undefined_behaviour(case: _Case, compiler: str) -> None:
+    """Overflow, shifts, alignment and bounds, watched while rows run; arrays end where they should."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    program = case.sources / f"sanitized-{compiler}"
+    flags = ["-O1", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all"]
+    try:
+        _call(
+            [compiler, "-fsanitize=address,undefined", "-x", "c", "-", "-o", str(program)],
+            case.sources,
+            b"int main(void){return 0;}",
+        )
+    except AssertionError:
+        pytest.skip(f"the sanitizers of {compiler} are not installed")
+    sources = ["model.c", "kernels.c", "weights.c", "example.c"]
+    _call([compiler, "-std=c99", *flags, *sources, "-lm", "-o", str(program)], case.sources)
+    assert case.answers(program) == case.expected
+
+
+def test_it_is_a_library_of_three_functions(case: _Case) -> None:
+    """Through ctypes, as an application calls it; the Makefile builds it."""
+    _call(["make", "-s", "CC=gcc", "ARCH=-fPIC", "AR=ar"], case.sources)
+    archive = case.sources / "libedgekit_model.a"
+    shared = case.sources / "shared.so"
+    _call(
+        [
+            "gcc",
+            "-shared",
+            "-Wl,--whole-archive",
+            str(archive),
+            "-Wl,--no-whole-archive",
+            "-lm",
+            "-o",
+            str(shared),
+        ],
+        case.sources,
+    )
+    _call(["make", "-s", "clean"], case.sources)
+    library = ctypes.CDLL(str(shared))
+    for function in (library.edgekit_model_input, library.edgekit_model_output):
+        function.argtypes, function.restype = (ctypes.c_uint32,), ctypes.c_void_p
+    assert library.edgekit_model_input(1) is None
+    assert library.edgekit_model_output(7) is None
+    size = case.emitted.outputs[0].size_bytes
+    for row, start in zip(case.rows[:4], range(0, 4 * size, size), strict=True):
+        ctypes.memmove(library.edgekit_model_input(0), row.tobytes(), row.nbytes)
+        assert library.edgekit_model_run() == 0
+        answer = ctypes.string_at(library.edgekit_model_output(0), size)
+        assert answer == case.expected[start : start + size]
+
+
+def test_it_builds_for_a_microcontroller(case: _Case) -> None:
+    """No libc but memcpy's kind is left to the linker."""
+    if shutil.which("arm-none-eabi-gcc") is None:
+        pytest.skip("arm-none-eabi-gcc is not installed")
+    objects = []
+    for name in ("model", "kernels", "weights"):
+        _call(
+            [
+                "arm-none-eabi-gcc",
+                "-mcpu=cortex-m4",
+                "-mthumb",
+                *STRICT,
+                "-O2",
+                "-c",
+                f"{name}.c",
+                "-o",
+                f"{name}.m4.o",
+            ],
+            case.sources,
+        )
+        objects.append(f"{name}.m4.o")
+    _call(["arm-none-eabi-ld", "-r", *objects, "-o", "all.m4.o"], case.sources)
+    undefined = {
+        line.split()[-1]
+        for line in _call(["arm-none-eabi-nm", "-u", "all.m4.o"], case.sources).decode().splitlines()
+    }
+    assert undefined <= {
+        "memcpy",
+        "memset",
+        "__aeabi_ldivmod",
+        "__aeabi_lmul",
+        "__aeabi_lasr",
+        "__aeabi_llsl",
+    }
+
+
+def test_the_makefile_and_the_cmake_file_build_the_example(case: _Case, tmp_path: Path) -> None:
+    if shutil.which("cmake") is None:
+        pytest.skip("cmake is not installed")
+    _call(["cmake", "-S", str(case.sources), "-B", str(tmp_path), "-DCMAKE_BUILD_TYPE=Release"], tmp_path)
+    _call(["cmake", "--build", str(tmp_path)], tmp_path)
+    assert case.answers(tmp_path / "example") == case.expected
+
+
+def test_the_same_input_gives_the_same_files(case: _Case, data_dir: Path, tmp_path: Path) -> None:
+    if case.emitted.name != "kws_ref_model":
+        pytest.skip("once is enough")
+    model = load_model(data_dir / "kws_ref_model.tflite")
+    again = emit_model(model, load_target("host"))
+    assert again.files == case.emitted.files
+    board = emit_model(model, load_target("nucleo-f446re"))
+    changed = {name for name in board.files if board.files[name] != again.files[name]}
+    assert changed == {
+        "Makefile",
+        "README.md",
+        "edgekit_model.h",
+    }  # the compiler, the target's name, the hash
+    assert b"CC = arm-none-eabi-gcc\n" in board.files["Makefile"]
+    assert b"-mcpu=cortex-m4" in board.files["Makefile"]
+
+
+def test_shifts_wrap_as_in_the_object_code(tmp_path: Path) -> None:
+    """(1 << 31) - 1, whole or by way of a variable, and negative numbers shifted left."""
+
+    @T.prim_func(s_tir=True)
+    def shift(a: T.Buffer((3,), "int32"), b: T.Buffer((4,), "int32")) -> None:
+        b[0] = T.shift_left(1, a[0]) - 1
+        b[1] = (T.shift_left(1, a[0]) - 1) & a[1]
+        b[2] = T.shift_left(a[1], a[2])
+        b[3] = T.shift_left(a[1], a[0])
+
+    for name, text in render_kernels({"k": lower_function(shift).function}, {"k": "a test"}).items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "main.c").write_text(
+        '#include "kernels.h"\nint main(void)\n{\n    int32_t a[3] = {31, -7, 30}, b[4];\n    k(a, b);\n'
+        "    return b[0] == INT32_MAX && b[1] == (INT32_MAX ^ 6) && b[2] == 1 << 30 "
+        "&& b[3] == INT32_MIN ? 0 : 1;\n}\n"
+    )
+    flags = ["-std=c99", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
+    _call(["gcc", *flags, "kernels.c", "main.c", "-o", "program"], tmp_path)
+    _call(["./program"], tmp_path)
+
+
+def test_what_c_can_not_say_is_refused() -> None:
+    @T.prim_func(s_tir=True)
+    def vectorised(a: T.Buffer((8,), "float32"), b: T.Buffer((8,), "float32")) -> None:
+        for i in T.vectorized(8):
+            b[i] = a[i]
+
+    @T.prim_func(s_tir=True)
+    def foreign(a: T.Buffer((1,), "float32"), b: T.Buffer((1,), "float32")) -> None:
+        b[0] = T.call_pure_extern("float32", "system", a[0])
+
+    for function in (vectorised, foreign):
+        with pytest.raises(UnsupportedError, match="C99"):
+            render_kernels({"k": lower_function(function).function}, {"k": "a test"})
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
+    files = {"edgekit_model.h": b"/* Generated by edgekit 0. */\n", "model.c": b"new"}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "model.c").write_text("mine")
+    with pytest.raises(UsageError, match="other files"):
+        write_sources(tmp_path / "mine", files)
+    assert (tmp_path / "mine" / "model.c").read_text() == "mine"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="not a folder"):
+        write_sources(tmp_path / "file", files)
+    write_sources(tmp_path / "new" / "deep", files)
+    write_sources(tmp_path / "new" / "deep", {**files, "model.c": b"newer"})
+    assert (tmp_path / "new" / "deep" / "model.c").read_text() == "newer"
