@@ -52,7 +52,8 @@ def compile_program(
     assembly = assemble(program, target.schedules, threads=threads, name=name, prefer=prefer)
     options = target.compile
     llvm = tvm_target(options.mtriple, options.mcpu, options.mattr)
-    object_file = compile_object(assembly.functions, llvm)
+    routines = [routine for kernel in assembly.kernels for routine in kernel.routines]
+    object_file = compile_object(assembly.functions, llvm, routines)
     files, model_hash = _render(assembly.driver, object_file, assembly.weights)
     return assembly.compiled(files, model_hash, name=name, target=target.name)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from tvm import s_tir, tirx
 from tvm.ir import PointerType, PrimType
 
 from edgekit.artifacts import ITEM_SIZE
+from edgekit.compiler.codegen.routines import embed_routines
+from edgekit.compiler.schedules.kernel import Routine
 
 __all__ = ["Lowered", "compile_object", "lower_function", "same_function", "tvm_target"]
 
@@ -128,10 +130,13 @@ def _size_bytes(buffer: Any) -> int:
     return math.prod(int(size) for size in buffer.ty.shape) * ITEM_SIZE[str(buffer.ty.dtype)]
 
 
-def compile_object(functions: Mapping[str, Any], target: Any) -> bytes:
-    """Lowered functions by symbol name to the bytes of one relocatable ELF object."""
+def compile_object(functions: Mapping[str, Any], target: Any, routines: Iterable[Routine] = ()) -> bytes:
+    """Lowered functions by symbol name, and the routines they call, as one relocatable ELF object."""
+    first, *others = functions
+    carrier = embed_routines(functions[first], routines, str(target.attrs.get("mtriple", "")))
+    named = {first: carrier, **{symbol: functions[symbol] for symbol in others}}
     module = tvm.IRModule(
-        {symbol: function.with_attr("global_symbol", symbol) for symbol, function in functions.items()}
+        {symbol: function.with_attr("global_symbol", symbol) for symbol, function in named.items()}
     )
     host = target.with_host(target)
     with tvm.transform.PassContext(opt_level=3):

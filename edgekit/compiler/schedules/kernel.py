@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts import Preference
 
-__all__ = ["Kernel", "Overlap", "Request"]
+__all__ = ["Kernel", "Overlap", "Request", "Routine", "Variant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,18 @@ class Overlap:
     distance: int
 
 
+@dataclass(frozen=True, slots=True)
+class Routine:
+    """A function in the target's assembly language, for a kernel to call by `T.call_extern`.
+
+    The name decides the code: kernels that need routines of the same name share one.
+    """
+
+    name: str
+    text: str
+    """Instructions and labels. What makes it a function of its own section is added when it is embedded."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Kernel:
     """A scheduled PrimFunc and the constants it reads.
@@ -53,3 +66,14 @@ class Kernel:
     constants: tuple[NDArray[np.generic], ...]
     overlaps: tuple[Overlap, ...] = ()
     """At most one an input; an input without one must be apart from the output."""
+    routines: tuple[Routine, ...] = ()
+    """What the function calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to compute a step, whose preconditions hold. Building it is what costs."""
+
+    name: str
+    """`<isa>.<kernel>`; within a step's variants no two are the same."""
+    build: Callable[[], Kernel]

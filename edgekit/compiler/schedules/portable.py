@@ -14,14 +14,19 @@ from tvm import s_tir, te
 from edgekit.compiler import definitions, operators as op
 from edgekit.compiler.definitions import define
 from edgekit.compiler.program import Program, Step
-from edgekit.compiler.schedules.kernel import Kernel, Request
+from edgekit.compiler.schedules.kernel import Kernel, Request, Variant
 
-__all__ = ["NAME", "schedule"]
+__all__ = ["NAME", "schedule", "variants"]
 
 NAME = "portable"
 
 UNROLLED_WINDOW = 9
 """A depthwise window of up to this many positions is unrolled: its loops cost more than its work."""
+
+
+def variants(program: Program, step: Step, request: Request) -> tuple[Variant, ...]:
+    """The one way in which this schedule computes a step."""
+    return (Variant(f"{NAME}.{step.operator.NAME}", lambda: schedule(program, step, request)),)
 
 
 def schedule(program: Program, step: Step, request: Request) -> Kernel:

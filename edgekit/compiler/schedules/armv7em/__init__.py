@@ -1,0 +1,28 @@
+"""Schedules for Cortex-M4, M7 and M33: Armv7E-M, and Armv8-M with DSP (docs/schedules.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from edgekit.compiler import operators as op
+from edgekit.compiler.program import Program, Step
+from edgekit.compiler.schedules.armv7em import convolution
+from edgekit.compiler.schedules.kernel import Request, Variant
+
+__all__ = ["NAME", "variants"]
+
+NAME = "armv7em"
+
+_Variants = Callable[[Program, Step, Request], tuple[Variant, ...]]
+
+VARIANTS: Mapping[type[op.Operator], _Variants] = {
+    op.Conv2D: convolution.variants,
+}
+"""What computes an operator, best first. Where none applies the next schedule serves."""
+
+
+def variants(program: Program, step: Step, request: Request) -> tuple[Variant, ...]:
+    """The variants whose preconditions hold for a step, best first by default."""
+    if request.threads or type(step.operator) not in VARIANTS:
+        return ()
+    return VARIANTS[type(step.operator)](program, step, request)

@@ -1,0 +1,287 @@
+"""Convolutions as inner products of pixel blocks: 1x1, k x k, first layers; all strides; padding fused.
+
+Groups of output rows are computed one after another. Where there is padding, the input rows of a group are
+copied with their border into a window of scratch, else they are read where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.script.ir_builder import tirx as ir
+
+from edgekit.compiler import operators as op
+from edgekit.compiler.program import Program, Step, Tensor
+from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
+from edgekit.compiler.schedules.armv7em.gather import gather_bytes, gather_words, packed_k
+from edgekit.compiler.schedules.armv7em.instructions import Assembler
+from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, fill_bytes
+from edgekit.compiler.schedules.armv7em.pixel_blocks import (
+    PIXELS,
+    Pixels,
+    entry_offset,
+    pack_channel_pairs,
+    pixel_block,
+    scratch_bytes,
+)
+from edgekit.compiler.schedules.armv7em.requantize import channel_parameters, needs_clamp
+from edgekit.compiler.schedules.kernel import Kernel, Request, Variant
+
+__all__ = ["variants"]
+
+LARGEST_PACKED_ROW_SUM = 256
+"""Rows that are no words are gathered by unrolled code, which grows with their bytes."""
+
+SPEED_WINDOW_BYTES = 3072
+"""A window of more output rows than one saves turns that compute pixels twice; up to this much scratch."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Geometry: input (height, width, depth), output (rows, columns, channels)."""
+
+    batch: int
+    height: int
+    width: int
+    depth: int
+    rows: int
+    columns: int
+    channels: int
+    window: op.Window
+
+    @property
+    def padded(self) -> bool:
+        return (
+            self.height < self.reach(self.rows, 0)
+            or self.width < self.reach(self.columns, 1)
+            or any(self.window.padding[:2])
+        )
+
+    def reach(self, outputs: int, axis: int) -> int:
+        """Input positions along an axis (0 rows, 1 columns) under so many output positions."""
+        window = self.window
+        return (outputs - 1) * window.stride[axis] + (window.kernel[axis] - 1) * window.dilation[axis] + 1
+
+    @property
+    def kernel_row_bytes(self) -> int:
+        return self.window.kernel[1] * self.depth
+
+    @property
+    def window_row_bytes(self) -> int:
+        return -(-self.reach(self.columns, 1) * self.depth // 4) * 4
+
+    @property
+    def by_words(self) -> bool:
+        return self.kernel_row_bytes % 4 == 0
+
+    @property
+    def k(self) -> int:
+        return packed_k(self.kernel_row_bytes, self.window.kernel[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiling:
+    """`pixels` at once out of groups of `rows` output rows."""
+
+    pixels: Pixels
+    rows: int
+
+    def blocks(self, shape: _Shape) -> int:
+        return -(-self.rows * shape.columns // self.pixels)
+
+    def cost(self, shape: _Shape) -> float:
+        """Instructions, nearly: what two tilings of one shape differ in."""
+        step, finish, gather = (24, 60, 16) if self.pixels == 4 else (17, 48, 13)
+        groups = -(-shape.rows // self.rows)
+        block = shape.channels / 2 * (shape.k / 4 * step + finish) + shape.k / 4 * gather + 60
+        copied = shape.reach(self.rows, 0) * (shape.window_row_bytes * 0.3 + 40) if shape.padded else 0
+        return groups * (self.blocks(shape) * block + copied)
+
+    def window_bytes(self, shape: _Shape) -> int:
+        return shape.reach(self.rows, 0) * shape.window_row_bytes if shape.padded else 0
+
+
+def variants(program: Program, step: Step, request: Request) -> tuple[Variant, ...]:
+    """Ways to compute a Conv2D step in pixel blocks, best first; none where preconditions fail."""
+    operator = step.operator
+    assert isinstance(operator, op.Conv2D)
+    source, output = program.tensors[step.inputs[0]], program.tensors[step.output]
+    shape = _shape(operator, source, output)
+    if shape is None:
+        return ()
+    parameters = channel_parameters(operator, operator.weights.reshape(shape.channels, -1))
+    if parameters is None:
+        return ()
+    weights = np.zeros((shape.channels, shape.k), np.int8)
+    flat = operator.weights.reshape(shape.channels, -1)
+    weights[:, : flat.shape[1]] = flat
+    stream = pack_channel_pairs(weights, parameters)
+    if stream is None:
+        return ()
+    return tuple(
+        _variant(operator, source, output, shape, tiling, stream, one_sided=parameters.one_sided)
+        for tiling in _tilings(shape, request)
+    )
+
+
+def _shape(operator: op.Conv2D, source: Tensor, output: Tensor) -> _Shape | None:
+    batch, height, width, depth = source.shape
+    _, rows, columns, channels = output.shape
+    shape = _Shape(batch, height, width, depth, rows, columns, channels, operator.window)
+    if operator.window.dilation[1] != 1 or operator.weights.shape[3] != depth:
+        return None
+    if not shape.by_words:
+        if shape.kernel_row_bytes * operator.window.kernel[0] > LARGEST_PACKED_ROW_SUM:
+            return None
+        step = (shape.window_row_bytes if shape.padded else width * depth) * operator.window.dilation[0]
+        if gather_bytes(3, shape.kernel_row_bytes, operator.window.kernel[0], step) is None:
+            return None
+    return shape
+
+
+def _tilings(shape: _Shape, request: Request) -> list[_Tiling]:
+    """Tilings from the least cost up: one for each number of pixels that a row, or the image, holds."""
+    limit = 0 if request.prefer == "ram" else SPEED_WINDOW_BYTES
+    heights = [shape.rows] if not shape.padded else range(1, shape.rows + 1)
+    found = []
+    for pixels in PIXELS:
+        tilings = [_Tiling(pixels, rows) for rows in heights if rows * shape.columns >= pixels]
+        least = min((tiling.window_bytes(shape) for tiling in tilings), default=0)
+        fitting = [each for each in tilings if each.window_bytes(shape) <= max(limit, least)]
+        if fitting:
+            found.append(min(fitting, key=lambda each: (each.cost(shape), each.rows)))
+    return sorted(found, key=lambda each: each.cost(shape))
+
+
+def _variant(
+    operator: op.Conv2D,
+    source: Tensor,
+    output: Tensor,
+    shape: _Shape,
+    tiling: _Tiling,
+    stream: NDArray[np.int8],
+    *,
+    one_sided: bool,
+) -> Variant:
+    name = f"armv7em.conv2d_{tiling.pixels}px"
+
+    def build() -> Kernel:
+        frame = Frame([source], {"stream": stream}, output)
+        with frame:
+            _emit(frame, operator, shape, tiling, one_sided=one_sided)
+        return frame.kernel(name)
+
+    return Variant(name, build)
+
+
+def _emit(frame: Frame, operator: op.Conv2D, shape: _Shape, tiling: _Tiling, *, one_sided: bool) -> None:
+    pixels = tiling.pixels
+    widened = frame.scratch(scratch_bytes(pixels, shape.k))
+    mac = pixel_block(pixels, one_sided=one_sided)
+    clamp = operator.clamp
+    count = tiling.rows * shape.columns
+    for group in _groups(frame, operator, shape, tiling):
+        gather = _gather(frame, shape, pixels, group.row_bytes, widened)
+        with repeat(tiling.blocks(shape)) as block:
+            first = tirx.min(block * pixels, tirx.const(count - pixels, "int32"))
+            gather([offset(group.source, group.place(first + i)) for i in range(pixels)])
+            place = offset(frame.output, (group.first_pixel + first) * shape.channels)
+            frame.call(
+                mac,
+                widened,
+                frame.constants["stream"],
+                place,
+                shape.channels,
+                scratch_bytes(pixels, shape.k),
+                entry_offset(pixels, shape.k),
+            )
+            if needs_clamp(clamp):
+                low, high = word_of_bytes(clamp.low), word_of_bytes(clamp.high)
+                frame.call(clamp_bytes(), place, pixels * shape.channels, low, high)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Output rows whose inputs lie at `source`, in rows of `row_bytes`, from the first pixel's on."""
+
+    source: Any
+    row_bytes: int
+    first_pixel: Any
+    shape: _Shape
+
+    def place(self, pixel: Any) -> Any:
+        """Distance in bytes from `source` to the window of a pixel of the group."""
+        shape = self.shape
+        down, along = shape.window.stride
+        if along * shape.depth * shape.columns == down * self.row_bytes:
+            return pixel * (along * shape.depth)
+        columns = tirx.const(shape.columns, "int32")
+        return tirx.truncdiv(pixel, columns) * (down * self.row_bytes) + tirx.truncmod(pixel, columns) * (
+            along * shape.depth
+        )
+
+
+def _groups(frame: Frame, operator: op.Conv2D, shape: _Shape, tiling: _Tiling) -> Iterator[_Group]:
+    """Emits the loops over images and groups; the body of the innermost is what the caller emits."""
+    image_bytes, image_pixels = shape.height * shape.width * shape.depth, shape.rows * shape.columns
+    zero = word_of_bytes(operator.input_zero_point)
+    window = None
+    if shape.padded:
+        window = frame.scratch(tiling.window_bytes(shape))
+        frame.call(fill_bytes(), window, zero, tiling.window_bytes(shape))
+    with repeat(shape.batch) as image:
+        source = offset(frame.inputs[0], image * image_bytes)
+        if window is None:
+            yield _Group(source, shape.width * shape.depth, image * image_pixels, shape)
+            return
+        with repeat(-(-shape.rows // tiling.rows)) as group:
+            first_row = tirx.min(group * tiling.rows, tirx.const(shape.rows - tiling.rows, "int32"))
+            _copy_window(frame, shape, tiling, source, window, first_row, zero)
+            yield _Group(
+                window,
+                shape.window_row_bytes,
+                image * image_pixels + first_row * shape.columns,
+                shape,
+            )
+
+
+def _copy_window(
+    frame: Frame, shape: _Shape, tiling: _Tiling, source: Any, window: Any, first_row: Any, zero: int
+) -> None:
+    """The input rows under a group of output rows; rows outside the input become the zero point."""
+    top, left = shape.window.padding[:2]
+    copied = min(shape.width, shape.reach(shape.columns, 1) - left) * shape.depth
+    if copied <= 0:
+        return
+    row_bytes = shape.width * shape.depth
+    with repeat(shape.reach(tiling.rows, 0)) as row:
+        y = first_row * shape.window.stride[0] + row - top
+        to = offset(window, row * shape.window_row_bytes + left * shape.depth)
+        with ir.If(tirx.And(y >= 0, y < shape.height)):
+            with ir.Then():
+                frame.call(copy_bytes(), to, offset(source, y * row_bytes), copied)
+            with ir.Else():
+                frame.call(fill_bytes(), to, zero, copied)
+
+
+def _gather(
+    frame: Frame, shape: _Shape, pixels: Pixels, row_bytes: int, widened: Any
+) -> Callable[[list[Any]], None]:
+    """The call that widens the windows at the pointers given."""
+    rows, step = shape.window.kernel[0], row_bytes * shape.window.dilation[0]
+    if shape.by_words:
+        routine: Assembler | None = gather_words(pixels)
+        extra: tuple[int, ...] = (shape.kernel_row_bytes // 4, rows, step)
+    else:
+        routine, extra = gather_bytes(pixels, shape.kernel_row_bytes, rows, step), ()
+    assert routine is not None
+
+    def gather(pointers: list[Any]) -> None:
+        frame.call(routine, *pointers, widened, *extra)
+
+    return gather
