@@ -28,6 +28,7 @@ from edgekit.compiler.lowering.values import (
     Pending,
     Real,
     Stored,
+    Tabulated,
     Tuple,
     Unknown,
     Value,
@@ -168,7 +169,7 @@ class _Lowering:
     def _output(self, name: str, value: Value) -> tuple[TensorSpec, int] | None:
         if isinstance(value, Unknown):
             return None
-        if isinstance(value, Pending):
+        if isinstance(value, (Pending, Tabulated)):
             because = f"it makes the output '{name}', which is not quantised"
             try:
                 tensor_id = self.floats.float_of(value, because)

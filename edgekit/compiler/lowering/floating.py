@@ -19,6 +19,7 @@ from edgekit.compiler import operators as op
 from edgekit.compiler.lowering.builder import ProgramBuilder, identity_order
 from edgekit.compiler.lowering.legalize import Function, Legalized, Operand, evaluate, legalize
 from edgekit.compiler.lowering.rules import UINT8_OFFSET, Site
+from edgekit.compiler.lowering.rules.tables import as_float
 from edgekit.compiler.lowering.tir import holds_float, multiply_accumulates
 from edgekit.compiler.lowering.values import (
     Constant,
@@ -28,6 +29,7 @@ from edgekit.compiler.lowering.values import (
     QuantizedConstant,
     Real,
     Stored,
+    Tabulated,
     Tuple,
     Value,
 )
@@ -101,6 +103,10 @@ class FloatOperators:
             return self._real(value, because)
         if isinstance(value, Pending):
             return self._pending(value, because)
+        if isinstance(value, Tabulated):
+            if value not in self._tensors:
+                self._tensors[value] = as_float(self._builder, value, because)
+            return self._tensors[value]
         if isinstance(value, (Constant, QuantizedConstant)):
             return self._constant(_array(value), "constant")
         raise NoFloatForm("one of its operands is no tensor")

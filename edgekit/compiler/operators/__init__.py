@@ -12,7 +12,18 @@ Adding an operator: a dataclass in the module of its family, a rule in `lowering
 from edgekit.compiler.operators.base import Clamp, FullRange, Operator, Rescale, Window
 from edgekit.compiler.operators.convolution import Conv2D, DepthwiseConv2D, GroupedConv2D, TransposedConv2D
 from edgekit.compiler.operators.dense import Dense
-from edgekit.compiler.operators.elementwise import Add, Dequantize, Quantize, Requantize
+from edgekit.compiler.operators.elementwise import (
+    Add,
+    Dequantize,
+    Lookup,
+    Maximum,
+    Minimum,
+    Multiply,
+    PRelu,
+    Quantize,
+    Requantize,
+    Subtract,
+)
 from edgekit.compiler.operators.floating import FloatFunction
 from edgekit.compiler.operators.movement import Concat, Pad, Transpose
 from edgekit.compiler.operators.pooling import AveragePool, MaxPool, Mean
@@ -30,14 +41,20 @@ __all__ = [
     "FloatFunction",
     "FullRange",
     "GroupedConv2D",
+    "Lookup",
     "MaxPool",
+    "Maximum",
     "Mean",
+    "Minimum",
+    "Multiply",
     "Operator",
+    "PRelu",
     "Pad",
     "Quantize",
     "Requantize",
     "Rescale",
     "Softmax",
+    "Subtract",
     "Transpose",
     "TransposedConv2D",
     "Window",

@@ -5,9 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgekit.compiler.operators.base import Clamp, Operator, Rescale
 
-__all__ = ["Add", "Dequantize", "Quantize", "Requantize"]
+__all__ = [
+    "Add",
+    "Dequantize",
+    "Lookup",
+    "Maximum",
+    "Minimum",
+    "Multiply",
+    "PRelu",
+    "Quantize",
+    "Requantize",
+    "Subtract",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,6 +35,79 @@ class Add(Operator):
     output_zero_point: int
     output_rescale: Rescale
     clamp: Clamp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subtract(Operator):
+    """Difference of two tensors with numpy broadcasting; each has its own scale."""
+
+    NAME: ClassVar[str] = "subtract"
+    IN_PLACE: ClassVar[bool] = True
+    zero_points: tuple[int, int]
+    rescales: tuple[Rescale, Rescale]
+    output_zero_point: int
+    output_rescale: Rescale
+    clamp: Clamp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Multiply(Operator):
+    """Product of two tensors with numpy broadcasting: (a − z_a) · (b − z_b) · rescale + output_zero_point."""
+
+    NAME: ClassVar[str] = "multiply"
+    IN_PLACE: ClassVar[bool] = True
+    zero_points: tuple[int, int]
+    rescale: Rescale
+    output_zero_point: int
+    clamp: Clamp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Maximum(Operator):
+    """The larger of two tensors, broadcast as numpy; an operand without `rescale` is stored as the output."""
+
+    NAME: ClassVar[str] = "maximum"
+    IN_PLACE: ClassVar[bool] = True
+    zero_points: tuple[int, int]
+    rescales: tuple[Rescale | None, Rescale | None]
+    output_zero_point: int
+    clamp: Clamp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Minimum(Operator):
+    """The smaller of two tensors, broadcast as numpy; an operand without `rescale` is stored as it."""
+
+    NAME: ClassVar[str] = "minimum"
+    IN_PLACE: ClassVar[bool] = True
+    zero_points: tuple[int, int]
+    rescales: tuple[Rescale | None, Rescale | None]
+    output_zero_point: int
+    clamp: Clamp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PRelu(Operator):
+    """x where it is positive, else x · slope, with a tensor of slopes that broadcasts to x.
+
+    Rescales: of x, and of the product of x and slope.
+    """
+
+    NAME: ClassVar[str] = "prelu"
+    IN_PLACE: ClassVar[bool] = True
+    zero_points: tuple[int, int]
+    rescales: tuple[Rescale, Rescale]
+    output_zero_point: int
+    clamp: Clamp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lookup(Operator):
+    """Any function of one int8 tensor: output = table[x + 128]; the table (256,) is int8 or float32."""
+
+    NAME: ClassVar[str] = "lookup"
+    IN_PLACE: ClassVar[bool] = True
+    table: NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

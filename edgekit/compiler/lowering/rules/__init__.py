@@ -11,21 +11,26 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edgekit.compiler.lowering.rules.binary import (
+    add,
+    divide,
+    elementwise,
+    extremum,
+    multiply,
+    power,
+    prelu,
+    subtract,
+)
 from edgekit.compiler.lowering.rules.convolution import convolution, transposed_convolution
 from edgekit.compiler.lowering.rules.dense import matmul
-from edgekit.compiler.lowering.rules.elementwise import (
-    add,
-    bounded,
-    clip,
-    constant_arithmetic,
-    multiply,
-    one_sided,
-)
+from edgekit.compiler.lowering.rules.elementwise import bounded, clip
+from edgekit.compiler.lowering.rules.functions import COMPARISONS, UNARY
 from edgekit.compiler.lowering.rules.movement import astype, concat, pad, permute_dims, reshape
 from edgekit.compiler.lowering.rules.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d, mean
 from edgekit.compiler.lowering.rules.quantization import UINT8_OFFSET, dequantize, quantize
 from edgekit.compiler.lowering.rules.site import Rule, Site
 from edgekit.compiler.lowering.rules.softmax import softmax
+from edgekit.compiler.lowering.rules.tables import absolute, leaky_relu, softplus, unary, where
 
 __all__ = ["RULES", "UINT8_OFFSET", "Site"]
 
@@ -41,8 +46,8 @@ RULES: Mapping[str, Rule] = {
     "relax.nn.relu": bounded(0.0, math.inf),
     "relax.nn.relu6": bounded(0.0, 6.0),
     "relax.clip": clip,
-    "relax.maximum": one_sided(upper=False),
-    "relax.minimum": one_sided(upper=True),
+    "relax.maximum": extremum(upper=False),
+    "relax.minimum": extremum(upper=True),
     "relax.nn.max_pool2d": max_pool2d,
     "relax.nn.avg_pool2d": avg_pool2d,
     "relax.nn.adaptive_avg_pool2d": adaptive_avg_pool2d,
@@ -58,6 +63,16 @@ RULES: Mapping[str, Rule] = {
     "relax.nn.pad": pad,
     "relax.astype": astype,
     "relax.multiply": multiply,
-    "relax.subtract": constant_arithmetic(np.subtract),
-    "relax.divide": constant_arithmetic(np.divide),
+    "relax.subtract": subtract,
+    "relax.divide": divide,
+    "relax.power": power,
+    "relax.where": where,
+    "relax.abs": absolute,
+    "relax.nn.leakyrelu": leaky_relu,
+    "relax.nn.prelu": prelu,
+    "relax.nn.softplus": softplus,
+    "relax.zeros_like": unary(np.zeros_like),
+    "relax.ones_like": unary(np.ones_like),
+    **{name: unary(function) for name, function in UNARY.items()},
+    **{name: elementwise(function) for name, function in COMPARISONS.items()},
 }

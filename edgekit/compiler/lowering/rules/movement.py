@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from edgekit.compiler.lowering.values import (
     QuantizedConstant,
     Real,
     Stored,
+    Tabulated,
     Tuple,
     Value,
 )
@@ -61,6 +63,10 @@ def _moved(site: Site, value: Value, move: Callable[[Stored], Stored]) -> Value:
     """Apply a data movement to whatever form the value has."""
     if isinstance(value, Pending):
         return value.moved(move, site.shape)
+    if isinstance(value, Tabulated):
+        moved = move(Stored(value.source.tensor, value.source.order))
+        source = replace(value.source, tensor=moved.tensor, order=moved.order)
+        return replace(value, source=source, shape=site.shape)
     movable = _movable(site, value)
     result = move(Stored(movable.tensor, movable.order, getattr(movable, "offset", 0)))
     return with_tensor(movable, result.tensor, result.order)
@@ -174,4 +180,6 @@ def astype(site: Site, args: Sequence[Value]) -> Value:
         return Constant(value.array.astype(dtype))
     if isinstance(value, Stored) and dtype == ("uint8" if value.offset else "int8"):
         return value
+    if isinstance(value, Tabulated):
+        return replace(value, results=value.results.astype(dtype), fixed=None)
     raise NoIntegerForm(f"a cast to {dtype}")

@@ -20,6 +20,7 @@ from edgekit.compiler.lowering.rules.site import (
     same_quantization,
     stored_bound,
 )
+from edgekit.compiler.lowering.rules.tables import looked_up
 from edgekit.compiler.lowering.values import (
     Constant,
     Float,
@@ -28,6 +29,7 @@ from edgekit.compiler.lowering.values import (
     QuantizedConstant,
     Real,
     Stored,
+    Tabulated,
     Value,
 )
 
@@ -99,6 +101,11 @@ def quantize(site: Site, args: Sequence[Value]) -> Value:
         for move in value.moves:
             result = move(result)
         return result
+    if isinstance(value, Tabulated):
+        if kept_as != "int8":
+            raise NoIntegerForm(f"int8 operands with a result of {dtype}")
+        tensor, order = looked_up(site, value, quantization)
+        return Stored(tensor, order, offset)
     if isinstance(value, Float):
         tensor, order = quantized(site, value, kept_as).emit(quantization, full_range(kept_as))
         return Stored(tensor, order, offset)
