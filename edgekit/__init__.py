@@ -6,9 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from edgekit.artifacts import ImportOptions
+    from edgekit.artifacts import ImportOptions, Model
     from edgekit.budget import Budget
-    from edgekit.frontend import load_model
+    from edgekit.frontend import load_model, load_torch
+    from edgekit.frontend.torch_qat import convert_qat, prepare_qat
     from edgekit.pipeline import (
         Analysis,
         Deployment,
@@ -29,15 +30,19 @@ __all__ = [
     "Budget",
     "Deployment",
     "ImportOptions",
+    "Model",
     "__version__",
     "analyze",
     "compile_bundle",
+    "convert_qat",
     "deploy",
     "emit_sources",
     "flash_bundle",
     "list_targets",
     "load_model",
     "load_target",
+    "load_torch",
+    "prepare_qat",
     "profile_bundle",
     "run_bundle",
 ]
@@ -47,14 +52,18 @@ _HOMES: Final = {
     "Budget": "edgekit.budget",
     "Deployment": "edgekit.pipeline",
     "ImportOptions": "edgekit.artifacts",
+    "Model": "edgekit.artifacts",
     "analyze": "edgekit.pipeline",
     "compile_bundle": "edgekit.pipeline",
+    "convert_qat": "edgekit.frontend.torch_qat",
     "deploy": "edgekit.pipeline",
     "emit_sources": "edgekit.pipeline",
     "flash_bundle": "edgekit.pipeline",
     "list_targets": "edgekit.target",
     "load_model": "edgekit.frontend",
     "load_target": "edgekit.target",
+    "load_torch": "edgekit.frontend",
+    "prepare_qat": "edgekit.frontend.torch_qat",
     "profile_bundle": "edgekit.pipeline",
     "run_bundle": "edgekit.pipeline",
 }

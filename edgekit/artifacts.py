@@ -30,12 +30,14 @@ __all__ = [
     "Measurement",
     "MemoryUse",
     "Model",
+    "ModelFormat",
     "OperatorMeasurement",
     "Place",
     "Precision",
     "Quantization",
     "Serving",
     "TensorSpec",
+    "TorchProgram",
     "Verification",
 ]
 
@@ -83,6 +85,8 @@ class TensorSpec:
         return self.elements * ITEM_SIZE[self.dtype]
 
 
+ModelFormat = Literal["tflite", "onnx", "torch"]
+
 Precision = Literal["int8", "int16x8", "float32"]
 """Of a float model's program: int8 throughout, int16 activations with int8 weights, or not quantised."""
 
@@ -109,14 +113,25 @@ class ImportOptions:
 DEFAULT_IMPORT = ImportOptions()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TorchProgram:
+    """A torch model as it is in memory, with what its forward takes."""
+
+    program: object
+    """A torch.nn.Module, or a torch.export.ExportedProgram."""
+    example_inputs: tuple[object, ...] | None
+    """Tensors, one for each argument; None where the program says them itself."""
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where an operator stands in the source file, for messages to people."""
 
     op: str
-    """Operator type in the source format's own words: CONV_2D, Conv, …"""
+    """Operator type in the source format's own words: CONV_2D, Conv, conv2d, …"""
     name: str
-    """Name of its first output tensor in the source file (untrusted text)."""
+    """Name of its first output tensor in the source file, or path of the torch module (untrusted text)."""
     index: int
     """Position among the source file's operators, from 0."""
 
@@ -131,7 +146,7 @@ class Model:
     """
 
     name: str
-    format: Literal["tflite", "onnx"]
+    format: ModelFormat
     sha256: str
     module: IRModule
     input_names: tuple[str, ...]
@@ -160,7 +175,7 @@ class CompiledOperator:
     name: str
     """Name of the output tensor in the source file (untrusted text)."""
     op: str
-    """Integer operator: conv2d, depthwise_conv2d, dense, add, …"""
+    """Integer operator: conv2d, depthwise_conv2d, dense, add, …; those that compute in float are `float.…`."""
     schedule: str
     """`<isa>.<kernel>`, e.g. portable.conv2d."""
     macs: int

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from edgekit.artifacts import TensorSpec
 from edgekit.errors import ModelError, UsageError
-from edgekit.text import printable
+from edgekit.text import names_function, printable
 
 __all__ = [
     "DEFAULT_RANDOM_ROWS",
@@ -49,7 +49,6 @@ MAX_CALIBRATION_ROWS = 512
 
 _MAX_DATA_BYTES = 8 << 30
 _MAX_LABELS = 100_000
-_LOADER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
 _INPUT_KEY = re.compile(r"x(0|[1-9][0-9]{0,2})?")
 _SPLIT_NAMES: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
 _SPLIT_FRACTIONS = (0.6, 0.2, 0.2)
@@ -129,7 +128,7 @@ def read_data(source: str | Path, *, folder: Path | None = None) -> DataSet:
         ModelError: The file is missing, damaged, or has arrays that make no sense.
     """
     text = str(source)
-    if isinstance(source, str) and _LOADER.fullmatch(text) and not Path(text).exists():
+    if isinstance(source, str) and names_function(text) and not Path(text).exists():
         arrays = _call_loader(text, folder)
         digest = hashlib.sha256()
         for name in sorted(arrays):

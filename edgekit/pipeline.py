@@ -28,8 +28,10 @@ from edgekit.artifacts import (
     ImportOptions,
     Measurement,
     Model,
+    ModelFormat,
     Serving,
     TensorSpec,
+    TorchProgram,
     Verification,
 )
 from edgekit.budget import Budget
@@ -93,10 +95,13 @@ REPORT_FILE = "report.html"
 MAX_BOARD_ROWS = 1000
 """Rows that go over a serial line when nobody said how many; on the host all rows are run."""
 
-_FORMATS: Mapping[str, Literal["tflite", "onnx"]] = {"tflite": "tflite", "onnx": "onnx"}
+_FORMATS: Mapping[str, ModelFormat] = {"tflite": "tflite", "onnx": "onnx", "torch": "torch"}
 _PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy")
 
 Array = npt.NDArray[Any]
+
+ModelSource = str | Path | Model | TorchProgram | object
+"""A file, a factory's name, a model that was imported before, or a torch module or program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +161,7 @@ class Analysis:
 class _Request:
     """The model that was asked for, and the data that belong to it."""
 
-    model: Path
+    model: Path | TorchProgram | Model
     options: ImportOptions
     data: str | Path | None
     calibration: str | Path | None
@@ -199,7 +204,7 @@ class _BundleSource:
     """A source model that is known by its bundle only."""
 
     name: str
-    format: Literal["tflite", "onnx"]
+    format: ModelFormat
     sha256: str
 
 
@@ -211,13 +216,14 @@ def bundle_directory(build: Path, model_name: str, target_name: str) -> Path:
 
 
 def deploy(
-    model: str | Path,
+    model: ModelSource,
     *,
     target: str | Path | Target,
     data: str | Path | None = None,
     calibration: str | Path | None = None,
     board: str | None = None,
     options: ImportOptions = DEFAULT_IMPORT,
+    example_inputs: Sequence[Any] | None = None,
     samples: int | None = None,
     runs: int | None = None,
     seed: int = 0,
@@ -233,20 +239,22 @@ def deploy(
     """Import, compile, build, flash, verify and profile a model, and write what came out.
 
     Args:
-        model: A `.tflite` or `.onnx` file.
+        model: A `.tflite`, `.onnx` or `.pt2` file, `package.module:factory`, a torch module or exported program,
+            or what `load_model` or `load_torch` returned.
         target: A target's name, its file, or the target itself.
         data: Rows to verify with: an `.npz`, or a loader `package.module:function`; 16 seeded random rows
             without it.
         calibration: Rows to calibrate a float model with.
         board: `serial:…` or `ssh:…`; what an emulated target or the host does not need.
         options: What else there is to say of the model: name, shapes, precision.
+        example_inputs: What a torch module's forward takes, as tensors of the shapes that are deployed.
         samples: How many rows run on the board; all by default, on a serial line at most `MAX_BOARD_ROWS`.
         runs: How often a run is measured; 5 where a counter repeats, 50 where it is a time.
         seed: Of random rows, of the split and of the choice of rows.
         threads: Of the program, on Linux; one by default.
         core: That of the first thread, on Linux; any by default.
         directory: Where to write; `build/<model>-<target>` by default.
-        folder: Where a loader's module is looked for.
+        folder: Where the module of a loader or a factory is looked for.
         progress: Told of each step.
         check: Raise when the answers differ or a limit is exceeded. The documents are written in any case.
 
@@ -262,7 +270,9 @@ def deploy(
         raise UsageError("runs must be at least 1")
     address = _address(board, stages)
     serving = _serving(resolved, threads, core)
-    imported = _import(_Request(Path(model), options, data, calibration, seed, folder), progress, stages)
+    imported = _import(
+        _request(model, example_inputs, options, data, calibration, seed, folder), progress, stages
+    )
     compiled, image = _build(imported, resolved, directory, progress, stages)
     rows = _choose_rows(imported, compiled.inputs, resolved, samples, seed)
     # a class that the model doesn't know is refused before the board runs
@@ -302,13 +312,14 @@ def deploy(
 
 
 def compile_bundle(
-    model: str | Path,
+    model: ModelSource,
     *,
     target: str | Path | Target,
     directory: str | Path | None = None,
     data: str | Path | None = None,
     calibration: str | Path | None = None,
     options: ImportOptions = DEFAULT_IMPORT,
+    example_inputs: Sequence[Any] | None = None,
     seed: int = 0,
     folder: Path | None = None,
     progress: Progress = silent,
@@ -318,7 +329,9 @@ def compile_bundle(
     `deploy`'s.
     """
     resolved = _resolve_target(target, progress)
-    imported = _import(_Request(Path(model), options, data, calibration, seed, folder), progress, stages)
+    imported = _import(
+        _request(model, example_inputs, options, data, calibration, seed, folder), progress, stages
+    )
     compiled, image = _build(imported, resolved, directory, progress, stages)
     document = deploy_document(source=imported.model, target=resolved, compiled=compiled, image=image)
     return Compiled(document, compiled, image)
@@ -359,12 +372,13 @@ def emit_sources(
 
 
 def analyze(
-    model: str | Path,
+    model: ModelSource,
     *,
     target: str | Path | Target = "host",
     data: str | Path | None = None,
     calibration: str | Path | None = None,
     options: ImportOptions = DEFAULT_IMPORT,
+    example_inputs: Sequence[Any] | None = None,
     seed: int = 0,
     folder: Path | None = None,
     progress: Progress = silent,
@@ -374,7 +388,9 @@ def analyze(
     `deploy`'s.
     """
     resolved = _resolve_target(target, progress)
-    imported = _import(_Request(Path(model), options, data, calibration, seed, folder), progress, stages)
+    imported = _import(
+        _request(model, example_inputs, options, data, calibration, seed, folder), progress, stages
+    )
     with step(progress, Step.ANALYZE, resolved.name) as running:
         operators = stages.analyze_model(imported.model, resolved)
         running.outcome = f"{len(operators)} operators"
@@ -495,15 +511,38 @@ def _resolve_target(target: str | Path | Target, progress: Progress) -> Target:
     return resolved
 
 
+def _request(
+    model: ModelSource,
+    example_inputs: Sequence[Any] | None,
+    options: ImportOptions,
+    data: str | Path | None,
+    calibration: str | Path | None,
+    seed: int,
+    folder: Path | None,
+) -> _Request:
+    source = Path(model) if isinstance(model, str) else model
+    if not isinstance(source, (Path, Model, TorchProgram)):
+        inputs = None if example_inputs is None else tuple(example_inputs)
+        source = TorchProgram(source, inputs, type(source).__name__.lower())
+    elif example_inputs is not None:
+        raise UsageError("example_inputs are for a torch module; a file and an imported model have theirs")
+    return _Request(source, options, data, calibration, seed, folder)
+
+
 def _import(request: _Request, progress: Progress, stages: Stages) -> _Imported:
     """Data first: a wrong data file is refused in milliseconds, before the model is."""
     data, calibration = _read_data_sets(request, progress)
-    with step(progress, Step.IMPORT, printable(str(request.model))) as running:
+    shown = str(request.model) if isinstance(request.model, Path) else request.model.name
+    with step(progress, Step.IMPORT, printable(shown)) as running:
         chosen: tuple[npt.NDArray[np.float32], ...] | None = None
         source = calibration or data
-        if source is not None and stages.needs_calibration(request.model, request.options):
-            chosen = calibration_inputs(source, whole_file=calibration is not None, seed=request.seed)
-        model = stages.load_model(request.model, request.options, chosen)
+        if isinstance(request.model, Model):
+            model = request.model
+        else:
+            opened = stages.open_source(request.model, request.options, request.folder)
+            if source is not None and stages.needs_calibration(opened, request.options):
+                chosen = calibration_inputs(source, whole_file=calibration is not None, seed=request.seed)
+            model = stages.load_model(opened, request.options, chosen)
         running.outcome = (
             f"{model.format}, {len(model.input_names)} input(s), {len(model.output_names)} output(s)"
         )

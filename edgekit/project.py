@@ -15,7 +15,7 @@ from edgekit.artifacts import CalibrationMethod, Precision
 from edgekit.budget import Budget
 from edgekit.errors import UsageError
 from edgekit.quantities import parse_bytes, parse_count, parse_duration_us
-from edgekit.text import did_you_mean, printable
+from edgekit.text import did_you_mean, names_function, printable
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -134,7 +134,11 @@ class Project(_Section):
 
     @property
     def model_path(self) -> Path | None:
-        return None if self.model is None else self.resolve(self.model.path)
+        """The model's file, or the name of a torch factory as it is."""
+        if self.model is None:
+            return None
+        path = self.resolve(self.model.path)
+        return Path(self.model.path) if names_function(self.model.path) and not path.exists() else path
 
 
 def find_project(folder: Path) -> Project | None:

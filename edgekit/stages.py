@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
-from edgekit.artifacts import CompiledModel, Image, ImportOptions, Model, Serving
+from edgekit.artifacts import CompiledModel, Image, ImportOptions, Model, Serving, TorchProgram
 from edgekit.errors import EdgekitError
 from edgekit.profile import Health, Meter
 from edgekit.target import Target
@@ -50,16 +50,24 @@ class Flashed(Protocol):
     def keep(self) -> None: ...
 
 
-def _load_model(path: Path, options: ImportOptions, calibration: Calibration) -> Model:
+def _open_source(
+    source: Path | TorchProgram, options: ImportOptions, folder: Path | None
+) -> Path | TorchProgram:
+    from edgekit.frontend import open_source
+
+    return open_source(source, options, folder)
+
+
+def _load_model(source: Path | TorchProgram, options: ImportOptions, calibration: Calibration) -> Model:
     from edgekit.frontend import load_model
 
-    return load_model(path, options, calibration=calibration)
+    return load_model(source, options, calibration=calibration)
 
 
-def _needs_calibration(path: Path, options: ImportOptions) -> bool:
+def _needs_calibration(source: Path | TorchProgram, options: ImportOptions) -> bool:
     from edgekit.frontend.calibration import needs_calibration
 
-    return needs_calibration(path, options)
+    return needs_calibration(source, options)
 
 
 def _compile_model(model: Model, target: Target) -> CompiledModel:
@@ -132,8 +140,12 @@ def _unmeasurable(target: Target, serving: Serving) -> EdgekitError | None:
 class Stages:
     """One function a stage; `edgekit.pipeline` says in which order."""
 
-    load_model: Callable[[Path, ImportOptions, Calibration], Model] = _load_model
-    needs_calibration: Callable[[Path, ImportOptions], bool] = _needs_calibration
+    open_source: Callable[[Path | TorchProgram, ImportOptions, Path | None], Path | TorchProgram] = (
+        _open_source
+    )
+    """A torch factory is called once; files stay as they are."""
+    load_model: Callable[[Path | TorchProgram, ImportOptions, Calibration], Model] = _load_model
+    needs_calibration: Callable[[Path | TorchProgram, ImportOptions], bool] = _needs_calibration
     compile_model: Callable[[Model, Target], CompiledModel] = _compile_model
     emit_model: Callable[[Model, Target], CompiledModel] = _emit_model
     """The same as C99 sources, for compilers that edgekit does not call."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["did_you_mean", "file_name", "printable"]
+__all__ = ["did_you_mean", "file_name", "names_function", "printable"]
 
+_FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
 _SAFE_IN_FILE_NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -28,6 +30,11 @@ def file_name(text: str, fallback: str = "model") -> str:
     """
     kept = "".join(character if character in _SAFE_IN_FILE_NAMES else "_" for character in text[:100])
     return kept.lstrip(".-") or fallback
+
+
+def names_function(text: str) -> bool:
+    """Whether a text has the form `package.module:function`."""
+    return _FUNCTION.fullmatch(text) is not None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

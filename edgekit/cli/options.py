@@ -47,7 +47,10 @@ DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the traceback of 
 
 ModelArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="[MODEL]", help="A .tflite or .onnx file; that of edgekit.toml by default."),
+    typer.Argument(
+        metavar="[MODEL]",
+        help="A .tflite, .onnx or .pt2 file, or package.module:factory; that of edgekit.toml by default.",
+    ),
 ]
 TargetOption = Annotated[
     str | None,

@@ -11,7 +11,7 @@ from edgekit.cli.options import parse_shapes
 from edgekit.errors import UsageError
 from edgekit.project import FILE_NAME, Project, find_project
 from edgekit.target import Target
-from edgekit.text import did_you_mean, printable
+from edgekit.text import did_you_mean, names_function, printable
 
 __all__ = [
     "ModelSettings",
@@ -147,17 +147,18 @@ def _data_of(project: Project, text: str | None) -> str | None:
 
 
 def existing_model(path: Path) -> Path:
-    """The path of a model that is there, with the likely one named where it is not.
+    """The path of a model that is there, with the likely one named where it is not; a factory's name stays.
 
     Raises:
         UsageError: No such file.
     """
-    if path.exists():
+    if path.exists() or names_function(str(path)):
         return path
     folder = path.parent if path.parent.is_dir() else Path()
     near = did_you_mean(
-        path.name, (item.name for item in folder.iterdir() if item.suffix in (".tflite", ".onnx"))
+        path.name, (item.name for item in folder.iterdir() if item.suffix in (".tflite", ".onnx", ".pt2"))
     )
     raise UsageError(
-        f"{printable(str(path))} does not exist.{near}", hint="give the path of a .tflite or .onnx file"
+        f"{printable(str(path))} does not exist.{near}",
+        hint="give the path of a .tflite or .onnx file, or package.module:factory",
     )

@@ -7,10 +7,11 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from edgekit.errors import ModelError
 
-__all__ = ["MAX_MODEL_BYTES", "Source", "describe_path", "read_regular_file", "read_source"]
+__all__ = ["MAX_MODEL_BYTES", "Source", "describe_path", "read_head", "read_regular_file", "read_source"]
 
 MAX_MODEL_BYTES = 256 * 1024 * 1024
 """Larger than any model for the boards edgekit serves, small enough to hold twice in memory."""
@@ -34,11 +35,38 @@ def describe_path(path: Path) -> str:
 def read_regular_file(path: Path, limit_bytes: int, *, follow_symlinks: bool = True) -> bytes:
     """Read a regular file of at most `limit_bytes`.
 
+    Raises:
+        ModelError: no such file, not a regular file, or too large.
+    """
+    shown = describe_path(path)
+    with _opened(path, follow_symlinks) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit_bytes:
+            raise ModelError(f"{shown} is {size:,} bytes; at most {limit_bytes:,} are accepted.")
+        content = file.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        raise ModelError(f"{shown} grew beyond {limit_bytes:,} bytes while it was read.")
+    return content
+
+
+def read_head(path: Path, count: int) -> bytes:
+    """The first `count` bytes of a regular file of any size.
+
+    Raises:
+        ModelError: no such file, or not a regular file.
+    """
+    with _opened(path, follow_symlinks=True) as file:
+        return file.read(count)
+
+
+def _opened(path: Path, follow_symlinks: bool) -> BinaryIO:
+    """A regular file, open for reading.
+
     Opens without blocking and asks the open descriptor what it is, so that a FIFO, a device or a file that
     is swapped after a check cannot hang the read or make it unbounded.
 
     Raises:
-        ModelError: no such file, not a regular file, or too large.
+        ModelError: no such file, or not a regular file.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     if not follow_symlinks:
@@ -50,20 +78,13 @@ def read_regular_file(path: Path, limit_bytes: int, *, follow_symlinks: bool = T
         raise ModelError(f"There is no file {shown}.") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"Cannot open {shown}: {getattr(error, 'strerror', None) or error}.") from None
-    status = os.fstat(descriptor)
-    if stat.S_ISDIR(status.st_mode):
-        # fdopen refuses a folder with an OSError of its own
-        os.close(descriptor)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
         raise ModelError(f"{shown} is a folder, not a model file.")
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(status.st_mode):
-            raise ModelError(f"{shown} is not a regular file (a device, a pipe or a socket).")
-        if status.st_size > limit_bytes:
-            raise ModelError(f"{shown} is {status.st_size:,} bytes; at most {limit_bytes:,} are accepted.")
-        content = file.read(limit_bytes + 1)
-    if len(content) > limit_bytes:
-        raise ModelError(f"{shown} grew beyond {limit_bytes:,} bytes while it was read.")
-    return content
+    raise ModelError(f"{shown} is not a regular file (a device, a pipe or a socket).")
 
 
 def read_source(path: Path) -> Source:

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Protocol
 from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 import edgekit
-from edgekit.artifacts import CompiledModel, Conditions, Image, Measurement, MemoryUse, Verification
+from edgekit.artifacts import (
+    CompiledModel,
+    Conditions,
+    Image,
+    Measurement,
+    MemoryUse,
+    ModelFormat,
+    Verification,
+)
 from edgekit.errors import ModelError
 from edgekit.text import printable
 
@@ -63,7 +71,7 @@ class ModelSection:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     name: str
-    format: Literal["tflite", "onnx"]
+    format: ModelFormat
     sha256: str
     """Of the source file, hexadecimal."""
     macs: Count
@@ -223,7 +231,7 @@ class Source(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def format(self) -> Literal["tflite", "onnx"]: ...
+    def format(self) -> ModelFormat: ...
     @property
     def sha256(self) -> str: ...
 

@@ -102,6 +102,7 @@ class FakeStages:
 
     def stages(self) -> Stages:
         return Stages(
+            open_source=lambda source, options, folder: source,
             load_model=self._load_model,
             needs_calibration=lambda path, options: self.calibrates,
             compile_model=self._compile_model,
