@@ -28,7 +28,7 @@ FOLDERS = (
 )
 TEXTS = {".py", ".toml", ".md", ".c", ".h", ".S", ".j2", ".ld", ".sh", ".json", ".txt", ".yml", ".cfg", ""}
 
-STAGES = ("frontend", "compiler", "firmware", "device", "profile", "report")
+STAGES = ("frontend", "compress", "compiler", "firmware", "device", "profile", "search", "report")
 # The only rooms that may see more than one stage.
 COMPOSERS = ("pipeline", "stages", "cli")
 HEAVY = ("torch", "torchao", "tvm", "onnx", "onnxruntime", "tflite")
@@ -142,7 +142,7 @@ def test_heavy_packages_are_imported_where_they_are_needed() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}: {name}"
         for path in MODULES
-        if _room(path) not in ("frontend", "compiler")
+        if _room(path) not in ("frontend", "compress", "compiler")
         for node in _runtime_imports(ast.parse(path.read_text(encoding="utf-8")).body)
         for name in _names(node, path)
         if name.split(".")[0] in HEAVY

@@ -1,0 +1,141 @@
+"""The training loop: it learns, it distils, and an interruption changes nothing."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.compress.losses import distillation_loss
+from edgekit.compress.training import (
+    Epoch,
+    Labelled,
+    Training,
+    TrainingRun,
+    accumulate_gradients,
+    accuracy,
+    train,
+)
+from edgekit.errors import UsageError
+from tests.compress.networks import blobs, classifier
+
+ROWS, VALIDATION = blobs(300, 0), blobs(200, 1)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_labels_teach(optimizer: str) -> None:
+    module = classifier()
+    before = accuracy(module, VALIDATION)
+    config = Training(epochs=5, batch_size=32, learning_rate=2e-2, optimizer=optimizer)  # type: ignore[arg-type]
+    epochs = train(module, config, ROWS, VALIDATION)
+    assert len(epochs) == 5
+    assert epochs[-1].loss < epochs[0].loss
+    assert before < 0.8 < 0.9 < accuracy(module, VALIDATION) == epochs[-1].accuracy
+
+
+def test_a_teacher_teaches_without_labels() -> None:
+    teacher = classifier()
+    train(teacher, Training(epochs=5, batch_size=32, learning_rate=2e-2), ROWS, None)
+    frozen = copy.deepcopy(teacher.state_dict())
+    student = classifier(8)
+    unlabelled = Labelled(ROWS.x, None)
+    config = Training(epochs=6, batch_size=32, learning_rate=2e-2, loss="distillation")
+    train(student, config, unlabelled, None, teacher=teacher)
+    assert accuracy(student, VALIDATION) > 0.9
+    assert all(torch.equal(value, frozen[name]) for name, value in teacher.state_dict().items())
+
+
+def test_the_distillation_loss_is_hintons() -> None:
+    rng = np.random.default_rng(0)
+    student, teacher = rng.normal(0, 3, (7, 5)), rng.normal(0, 3, (7, 5))
+
+    def softmax(
+        z: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        e = np.exp(z - z.max(1, keepdims=True))
+        return np.asarray(e / e.sum(1, keepdims=True))
+
+    for temperature in (1.0, 4.0):
+        p, q = softmax(teacher / temperature), softmax(student / temperature)
+        expected = temperature**2 * np.mean((p * (np.log(p) - np.log(q))).sum(1))
+        found = distillation_loss(torch.tensor(student), torch.tensor(teacher), temperature)
+        assert float(found) == pytest.approx(expected, rel=1e-9)
+
+
+def test_both_losses_are_weighted() -> None:
+    """The gradient of the mixture is the mixture of the gradients."""
+    teacher = classifier(8)
+    gradients = {}
+    for name, weight in (("labels", 1.0), ("distillation", 0.0), ("both", 0.25)):
+        module = classifier()
+        taken: list[torch.Tensor] = []
+        run = TrainingRun(after_step=lambda m, taken=taken: taken.append(m[0].weight.grad.clone()))  # type: ignore[misc]
+        config = Training(epochs=1, batch_size=300, loss=name, label_weight=weight, schedule="constant")  # type: ignore[arg-type]
+        train(module, config, ROWS, None, teacher=teacher, run=run)
+        gradients[name] = taken[0]
+    torch.testing.assert_close(
+        gradients["both"], 0.25 * gradients["labels"] + 0.75 * gradients["distillation"], rtol=1e-4, atol=1e-7
+    )
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    config = Training(epochs=4, batch_size=32, seed=7)
+
+    def noise(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return x + 0.1 * torch.randn(x.shape, generator=generator)
+
+    whole = classifier()
+    train(whole, config, ROWS, VALIDATION, run=TrainingRun(augment=noise))
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.number == 2:
+            raise Interrupted
+
+    state, metrics = tmp_path / "state.pt", tmp_path / "metrics.jsonl"
+    first = TrainingRun(checkpoint=state, metrics=metrics, advanced=stop, augment=noise)
+    with pytest.raises(Interrupted):
+        train(classifier(), config, ROWS, VALIDATION, run=first)
+    resumed = classifier()
+    heard: list[int] = []
+    again = TrainingRun(
+        checkpoint=state, metrics=metrics, advanced=lambda epoch: heard.append(epoch.number), augment=noise
+    )
+    train(resumed, config, ROWS, VALIDATION, run=again)
+    assert heard == [3, 4]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [line["number"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_a_damaged_checkpoint_is_no_fresh_start(tmp_path: Path) -> None:
+    (tmp_path / "state.pt").write_bytes(b"no archive")
+    with pytest.raises(UsageError, match="can't be taken up"):
+        train(classifier(), Training(epochs=1), ROWS, None, run=TrainingRun(checkpoint=tmp_path / "state.pt"))
+
+
+def test_gradients_are_those_of_the_mean_loss() -> None:
+    module, other = classifier(), classifier()
+    accumulate_gradients(module, ROWS, batch_size=77)
+    assert ROWS.y is not None
+    loss = torch.nn.functional.cross_entropy(other(torch.from_numpy(ROWS.x)), torch.from_numpy(ROWS.y))
+    loss.backward()
+    torch.testing.assert_close(module[0].weight.grad, other[0].weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_missing_is_named() -> None:
+    unlabelled = Labelled(ROWS.x, None)
+    with pytest.raises(UsageError, match="needs labels"):
+        train(classifier(), Training(epochs=1), unlabelled, None)
+    with pytest.raises(UsageError, match="teacher"):
+        train(classifier(), Training(epochs=1, loss="distillation"), unlabelled, None)
+    with pytest.raises(UsageError, match="too few"):
+        train(classifier(), Training(epochs=1), Labelled(ROWS.x[:1], ROWS.y[:1]), None)  # type: ignore[index]
