@@ -48,6 +48,9 @@ MAX_CALIBRATION_ROWS = 512
 """Enough for stable ranges; more only costs time."""
 
 _MAX_DATA_BYTES = 8 << 30
+_MAX_EXPANSION = 200
+"""Times its own size that a data file of more than `_FREE_BYTES` may unpack to; zeros alone reach 1000."""
+_FREE_BYTES = 256 << 20
 _MAX_LABELS = 100_000
 _INPUT_KEY = re.compile(r"x(0|[1-9][0-9]{0,2})?")
 _SPLIT_NAMES: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
@@ -430,8 +433,14 @@ def _read_npz(path: Path) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > _MAX_DATA_BYTES:
+            unpacked, packed = sum(entry.file_size for entry in entries), path.stat().st_size
+            if unpacked > _MAX_DATA_BYTES:
                 raise ModelError(f"{shown} unpacks to more than 8 GiB")
+            if unpacked > max(_FREE_BYTES, _MAX_EXPANSION * packed):
+                raise ModelError(
+                    f"{shown} unpacks to {unpacked // packed:,} times its size",
+                    hint="save it with numpy.savez, which does not compress",
+                )
             for entry in entries:
                 with archive.open(entry) as member:
                     _check_header(member, entry.file_size)  # type: ignore[arg-type]

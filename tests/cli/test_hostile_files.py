@@ -5,8 +5,14 @@ behind.
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import resource
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,6 +104,53 @@ def test_damaged_data_is_refused_before_anything_is_built(run: Run, tmp_path: Pa
         refused(run("deploy", model, "--target", "host", "--data", f"{name}.npz", "--quiet"), (3,))
         assert not (tmp_path / "build").exists()
     refused(run("deploy", model, "--target", "host", "--data", "shape.npz", "--quiet"), (3,))
+
+
+def _archive(path: Path, entries: dict[str, bytes], repeat: int = 1) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            with archive.open(name, "w", force_zip64=True) as member:
+                for _ in range(repeat):
+                    member.write(content)
+
+
+def _header(shape: str, descr: str = "'<f4'") -> bytes:
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
+
+
+def test_data_files_that_blow_up_are_refused(run: Run, tmp_path: Path, data_dir: Path) -> None:
+    """Little files of huge arrays, and headers that lie; nothing is unpacked, and nothing is unpickled."""
+    _archive(tmp_path / "bomb.npz", {"x.npy": bytes(1 << 20)}, repeat=300)
+    _archive(tmp_path / "lie.npz", {"x.npy": _header("(1099511627776,)")})
+    _archive(tmp_path / "overflow.npz", {"x.npy": _header("(4294967296, 4294967296, 4294967296)")})
+    _archive(tmp_path / "negative.npz", {"x.npy": _header("(-1, 490)") + bytes(490)})
+    _archive(tmp_path / "code.npz", {"x.npy": _header("(__import__('os').getpid(),)") + bytes(64)})
+    _archive(tmp_path / "deep.npz", {"x.npy": _header("(" * 3000 + ")" * 3000)})
+    _archive(
+        tmp_path / "object.npz", {"x.npy": _header("(1,)", "'|O'") + pickle.dumps(_MakesAFile(tmp_path))}
+    )
+    _archive(tmp_path / "up.npz", {"../../x.npy": _header("(1,)") + bytes(4)})
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    for path in sorted(tmp_path.glob("*.npz")):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, limit[1]))
+        try:
+            model = str(data_dir / "kws_ref_model.tflite")
+            refused(run("deploy", model, "--target", "host", "--data", path.name, "--quiet"), (3,))
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limit)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10, path.name
+    assert not (tmp_path / "build").exists()
+    assert not (tmp_path / "it-ran").exists()
+
+
+class _MakesAFile:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mknod, (str(self.folder / "it-ran"),))
 
 
 @pytest.mark.parametrize(

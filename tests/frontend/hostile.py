@@ -20,7 +20,17 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.frontend.onnx_models import OnnxBuilder
 from tests.reference.tflite_builder import TfliteBuilder
 
-__all__ = ["damaged", "good_onnx", "good_tflite", "hostile_files"]
+__all__ = [
+    "ONNX_CHANGES",
+    "TFLITE_CHANGES",
+    "damaged",
+    "good_onnx",
+    "good_tflite",
+    "hostile_files",
+    "onnx_with",
+    "tflite_with",
+    "truncated",
+]
 
 
 def good_tflite() -> bytes:
@@ -81,10 +91,17 @@ def damaged(content: bytes, seed: int) -> bytes:
     return bytes(data)
 
 
+def truncated(content: bytes) -> Iterator[bytes]:
+    """Every prefix that ends at a multiple of 4 KB, and all but the last byte."""
+    for size in range(4096, len(content), 4096):
+        yield content[:size]
+    yield content[:-1]
+
+
 # --- TFLite: a change of the unpacked tables, then packed again ---
 
 
-def _tflite_with(change: Callable[[Any], None]) -> bytes:
+def tflite_with(change: Callable[[Any], None]) -> bytes:
     model = schema.ModelT.InitFromPackedBuf(good_tflite(), 0)
     change(model)
     builder = flatbuffers.Builder(1024)
@@ -184,6 +201,23 @@ TFLITE_CHANGES: dict[str, Callable[[Any], None]] = {
 }
 
 
+def _overlapping_buffers() -> bytes:
+    """All vectors of constants begin where the longest one does: each is inside another."""
+    content = bytearray(good_tflite())
+    model = schema.Model.GetRootAs(bytes(content), 0)
+    places = []
+    for index in range(model.BuffersLength()):
+        table = model.Buffers(index)._tab
+        offset = table.Offset(4)
+        if offset:
+            places.append((table.Pos + offset, table.Vector(offset) - 4))
+    longest = max(start for _, start in places)
+    for field, start in places:
+        if start < longest:
+            struct.pack_into("<I", content, field, longest - field)
+    return bytes(content)
+
+
 def _vector_bomb() -> bytes:
     """A table whose vector claims four billion elements."""
     content = bytearray(good_tflite())
@@ -196,7 +230,7 @@ def _vector_bomb() -> bytes:
 # --- ONNX ---------------------------------------------------------------------------------------------------
 
 
-def _onnx_with(change: Callable[[onnx.ModelProto], None], *, quantized: bool = True) -> bytes:
+def onnx_with(change: Callable[[onnx.ModelProto], None], *, quantized: bool = True) -> bytes:
     model = good_onnx(quantized=quantized)
     change(model)
     return bytes(model.SerializeToString())
@@ -314,6 +348,32 @@ ONNX_CHANGES: dict[str, Callable[[onnx.ModelProto], None]] = {
 }
 
 
+class _Payload:
+    """Unpickled, it makes a file: the proof that something was run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mknod, (str(self.path),))
+
+
+def _pickle_that_runs(folder: Path) -> bytes:
+    return pickle.dumps(_Payload(folder / "it-ran"))
+
+
+def _archive_that_runs(folder: Path) -> bytes:
+    """A zip as torch.save and torch.export.save write them, each of its pickles a payload."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "sample_inputs/model.pt", "weights/model.pt"):
+            archive.writestr(f"model/{name}", _pickle_that_runs(folder))
+        archive.writestr("model/version", "3\n")
+        archive.writestr("model/archive_format", "pt2")
+        archive.writestr("model/models/model.json", '{"graph_module": {"__import__": "os"}}')
+    return file.getvalue()
+
+
 def _zip_bomb() -> bytes:
     """64 MiB of zeros in a few kilobytes."""
     file = io.BytesIO()
@@ -357,7 +417,7 @@ def _external(location: str) -> bytes:
         tensor.external_data.add(key="location", value=location)
         tensor.external_data.add(key="length", value=str(length))
 
-    return _onnx_with(change)
+    return onnx_with(change)
 
 
 def hostile_files(folder: Path, flips: int) -> Iterator[Path]:
@@ -381,12 +441,13 @@ def hostile_files(folder: Path, flips: int) -> Iterator[Path]:
         for seed in range(flips if stem != "good-float" else flips // 8):
             yield write(f"{stem}-damaged-{seed}.{suffix}", damaged(content, seed))
     for name, change in TFLITE_CHANGES.items():
-        yield write(f"{name}.tflite", _tflite_with(change))
+        yield write(f"{name}.tflite", tflite_with(change))
     yield write("vector-bomb.tflite", _vector_bomb())
+    yield write("overlapping-buffers.tflite", _overlapping_buffers())
     yield write("offsets.tflite", struct.pack("<I", 0xFFFFFFF0) + b"TFL3" + bytes(64))
     yield write("all-ones.tflite", b"\x10\0\0\0TFL3" + b"\xff" * 4096)
     for name, change in ONNX_CHANGES.items():
-        yield write(f"{name}.onnx", _onnx_with(change))
+        yield write(f"{name}.onnx", onnx_with(change))
     yield write("zip-bomb.onnx", _zip_bomb())
     yield write("zip-bomb.tflite", tflite + _zip_bomb())
     yield write("node-bomb.onnx", _node_bomb())
@@ -406,6 +467,9 @@ def hostile_files(folder: Path, flips: int) -> Iterator[Path]:
         device = folder / f"device.{suffix}"
         device.symlink_to("/dev/zero")
         yield device
+    for suffix in ("pt", "pth", "pt2", "pkl"):
+        yield write(f"pickle-that-runs.{suffix}", _pickle_that_runs(folder))
+        yield write(f"archive-that-runs.{suffix}", _archive_that_runs(folder))
     yield write("model.pt", b"PK\3\4")
     yield write("model", tflite)
     (folder / "outside").write_bytes(bytes(108))

@@ -6,14 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from edgekit.frontend import load_model
 from tests.campaign import campaign_count
-from tests.frontend.hostile import hostile_files
+from tests.frontend.hostile import hostile_files, truncated
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MEMORY_BYTES = 6 << 30
@@ -45,11 +45,24 @@ def _import_all(paths: Sequence[Path], scratch: Path) -> dict[str, dict[str, obj
     return results
 
 
-def test_hostile_files_are_refused_in_bounds(tmp_path: Path) -> None:
+def _cut_models(folder: Path, data_dir: Path) -> Iterator[Path]:
+    """Real models that end at every 4 KB."""
+    models = (data_dir / "kws_ref_model.tflite", REPOSITORY / "examples/fashion_mnist/model.onnx")
+    for model in models:
+        for number, content in enumerate(truncated(model.read_bytes())):
+            path = folder / f"{model.stem}-cut-at-{number + 1}{model.suffix}"
+            path.write_bytes(content)
+            yield path
+
+
+def test_hostile_files_are_refused_in_bounds(tmp_path: Path, data_dir: Path) -> None:
     corpus, scratch = tmp_path / "corpus", tmp_path / "scratch"
     corpus.mkdir()
     scratch.mkdir()
-    paths = list(hostile_files(corpus, flips=campaign_count(2000, 60)))
+    paths = [
+        *hostile_files(corpus, flips=campaign_count(2000, 60)),
+        *_cut_models(corpus, data_dir),
+    ]
     before = sorted(p for p in corpus.rglob("*"))
     results = _import_all(paths, scratch)
     assert len(results) == len(paths) > 250
