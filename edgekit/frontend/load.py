@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,30 +164,6 @@ def _load_onnx(
     options: ImportOptions,
     calibration: Sequence[npt.NDArray[np.generic]] | None,
 ) -> Model:
-    from edgekit.frontend.onnx_check import check_onnx, is_quantized
-    from edgekit.frontend.onnx_places import places_in_source
+    from edgekit.frontend.onnx_load import load_onnx
 
-    checked = check_onnx(source, options.shapes or None)
-    if not is_quantized(checked.model) and options.precision != "float32":
-        if calibration is None:
-            raise UsageError(
-                "The ONNX model computes in float32; quantising it takes a few rows of real inputs.",
-                hint="Give them: --calibration FILE.npz (or --data).",
-            )
-        from edgekit.frontend.onnx_quantize import quantize_onnx
-
-        quantized = quantize_onnx(checked, calibration)
-        opset = next(o.version for o in quantized.opset_import if o.domain in ("", "ai.onnx"))
-        checked = replace(checked, model=quantized, opset=opset)
-    from edgekit.frontend.onnx_convert import convert_onnx
-
-    module, places = convert_onnx(checked, places_in_source(checked.nodes, checked.model.graph))
-    return Model(
-        name=name,
-        format="onnx",
-        sha256=checked.sha256,
-        module=module,
-        input_names=checked.inputs,
-        output_names=checked.outputs,
-        places=places,
-    )
+    return load_onnx(source, name, options, calibration)

@@ -15,36 +15,31 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
 
 from edgekit.artifacts import Place
 from edgekit.errors import ModelError, UnsupportedError
-from edgekit.frontend.onnx_fold import fold_shapes, foldable_nodes
+from edgekit.frontend.onnx_fold import foldable_nodes
+from edgekit.frontend.onnx_graph import nested_graphs
+from edgekit.frontend.onnx_infer import MAX_RANK, first_line, wrong
+from edgekit.frontend.onnx_names import importable
 from edgekit.frontend.onnx_places import SourceNode, source_nodes
+from edgekit.frontend.onnx_qoperator import rewrite_integer_operators
+from edgekit.frontend.onnx_rewrite import rewrite
 from edgekit.frontend.protobuf import check_onnx_wire
 from edgekit.frontend.shapes import MAX_ELEMENTS, fix_input_shapes, shape_text, show_name
 from edgekit.frontend.source import MAX_MODEL_BYTES, Source, read_regular_file
 from edgekit.frontend.unsupported import Unsupported, refuse
 
-__all__ = ["OPERATORS", "CheckedOnnx", "check_onnx", "infer_shapes", "is_quantized"]
+__all__ = ["CheckedOnnx", "check_onnx", "is_quantized"]
 
-OPSETS = range(11, 24)
-"""Of the default domain. Older ones define the same operators differently; newer ones are not tested."""
+OPSETS = range(11, onnx.defs.onnx_opset_version() + 1)
+"""Of the default domain. Older ones define the same operators differently."""
 
-IR_VERSIONS = range(4, 14)
+IR_VERSIONS = range(3, onnx.IR_VERSION + 1)
 
 MAX_NODES = 20_000
-MAX_RANK = 8
 MAX_NAME_BYTES = 4_096
-
-OPERATORS: frozenset[str] = frozenset({
-    "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Constant", "Conv", "ConvTranspose",
-    "DequantizeLinear", "Div", "Dropout", "Flatten", "Gemm", "GlobalAveragePool", "GlobalMaxPool",
-    "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "MatMul", "MaxPool", "Mul", "Pad",
-    "QuantizeLinear", "ReduceMean", "Relu", "Reshape", "Sigmoid", "Softmax", "Squeeze", "Sub", "Tanh",
-    "Transpose", "Unsqueeze",
-})  # fmt: skip
-"""What can be imported; whether a target has an integer form for it is the compiler's to say."""
 
 ITEM_BITS: Mapping[int, int] = {
     TensorProto.FLOAT: 32, TensorProto.UINT8: 8, TensorProto.INT8: 8, TensorProto.UINT16: 16,
@@ -68,6 +63,10 @@ INPUT_TYPES: Mapping[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.INT8: "int8",
     TensorProto.UINT8: "uint8",
+    TensorProto.INT16: "int16",
+    TensorProto.INT32: "int32",
+    TensorProto.INT64: "int64",
+    TensorProto.BOOL: "bool",
 }
 
 
@@ -87,10 +86,6 @@ class CheckedOnnx:
     """The operators of the file as it came, by the names of their outputs."""
 
 
-def _wrong(why: str) -> ModelError:
-    return ModelError(f"The ONNX file makes no sense: {why}.")
-
-
 def _attribute_tensors(nodes: Iterator[NodeProto]) -> Iterator[TensorProto]:
     for node in nodes:
         for attribute in node.attribute:
@@ -100,8 +95,9 @@ def _attribute_tensors(nodes: Iterator[NodeProto]) -> Iterator[TensorProto]:
 
 
 def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    yield from _attribute_tensors(iter(graph.node))
+    for inner in nested_graphs(graph):
+        yield from inner.initializer
+        yield from _attribute_tensors(iter(inner.node))
 
 
 def _external_path(name: str, folder: Path) -> Path:
@@ -115,18 +111,18 @@ def _external_path(name: str, folder: Path) -> Path:
         or PureWindowsPath(name).drive
         or ".." in parts
     ):
-        raise _wrong(f"its weights are said to be in {show_name(name)}, outside the model's folder")
+        raise wrong(f"its weights are said to be in {show_name(name)}, outside the model's folder")
     path = folder
     for part in parts:
         path = path / part
         if path.is_symlink():
-            raise _wrong(f"its weights are said to be in {show_name(name)}, which is a symbolic link")
+            raise wrong(f"its weights are said to be in {show_name(name)}, which is a symbolic link")
     return path
 
 
 def _number(text: str, name: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 12):
-        raise _wrong(f"tensor {show_name(name)} has the external offset or length {show_name(text)}")
+        raise wrong(f"tensor {show_name(name)} has the external offset or length {show_name(text)}")
     return int(text)
 
 
@@ -150,10 +146,10 @@ def _load_external(model: ModelProto, source: Source) -> str:
         offset = _number(entries.get("offset", "0"), tensor.name)
         length = _number(entries["length"], tensor.name) if "length" in entries else len(data) - offset
         if length < 0 or offset + length > len(data):
-            raise _wrong(f"tensor {show_name(tensor.name)} lies past the end of {show_name(location)}")
+            raise wrong(f"tensor {show_name(tensor.name)} lies past the end of {show_name(location)}")
         left -= length
         if left < 0:
-            raise _wrong(f"its external data is more than {MAX_MODEL_BYTES:,} bytes")
+            raise wrong(f"its external data is more than {MAX_MODEL_BYTES:,} bytes")
         tensor.raw_data = data[offset : offset + length]
         del tensor.external_data[:]
         tensor.data_location = TensorProto.DEFAULT
@@ -166,11 +162,11 @@ def _check_constant(tensor: TensorProto) -> None:
     for d in tensor.dims:
         elements *= d
         if d < 0 or elements > MAX_ELEMENTS:
-            raise _wrong(
+            raise wrong(
                 f"tensor {show_name(tensor.name)} has the shape {shape_text(tuple(tensor.dims)[:16])}"
             )
     if len(tensor.dims) > MAX_RANK:
-        raise _wrong(f"tensor {show_name(tensor.name)} has {len(tensor.dims)} dimensions")
+        raise wrong(f"tensor {show_name(tensor.name)} has {len(tensor.dims)} dimensions")
     bits = ITEM_BITS.get(tensor.data_type)
     if bits is None:
         raise UnsupportedError(
@@ -191,13 +187,13 @@ def _check_constant(tensor: TensorProto) -> None:
         )
         stored = sum(map(len, lists))
     if stored != elements:
-        raise _wrong(f"tensor {show_name(tensor.name)} does not have the data of its shape")
+        raise wrong(f"tensor {show_name(tensor.name)} does not have the data of its shape")
 
 
 def _default_opset(model: ModelProto) -> int:
     versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
     if len(versions) != 1:
-        raise _wrong(f"it imports {len(versions)} versions of the standard operators")
+        raise wrong(f"it imports {len(versions)} versions of the standard operators")
     if versions[0] not in OPSETS:
         raise UnsupportedError(
             f"The ONNX file uses operator set {versions[0]}; {OPSETS[0]} to {OPSETS[-1]} are supported.",
@@ -206,10 +202,10 @@ def _default_opset(model: ModelProto) -> int:
     return int(versions[0])
 
 
-def _check_structure(model: ModelProto) -> int:
-    """Counts, versions, names and constants; returns the operator set."""
+def _check_structure(model: ModelProto) -> None:
+    """Counts, versions, names and constants."""
     if not model.HasField("graph"):
-        raise _wrong("it has no graph")
+        raise wrong("it has no graph")
     if model.ir_version not in IR_VERSIONS:
         raise UnsupportedError(
             f"The ONNX file has format version {model.ir_version}; "
@@ -217,20 +213,21 @@ def _check_structure(model: ModelProto) -> int:
         )
     graph = model.graph
     if not graph.node or not graph.output:
-        raise _wrong("it has no operator or no output")
-    if len(graph.node) > MAX_NODES:
-        raise _wrong(f"it has {len(graph.node):,} operators; at most {MAX_NODES:,} are accepted")
-    if graph.sparse_initializer:
+        raise wrong("it has no operator or no output")
+    graphs = list(nested_graphs(graph))
+    count = sum(len(inner.node) for inner in graphs)
+    if count > MAX_NODES:
+        raise wrong(f"it has {count:,} operators; at most {MAX_NODES:,} are accepted")
+    if any(inner.sparse_initializer for inner in graphs):
         raise UnsupportedError("The ONNX file has sparse weights, which have no converter.")
-    for index, node in enumerate(graph.node):
+    for index, node in enumerate(node for inner in graphs for node in inner.node):
         _check_attributes(node, index)
         for name in (*node.input, *node.output, node.op_type, node.domain):
             if len(name) > MAX_NAME_BYTES:
-                raise _wrong(f"a name of {len(name):,} characters")
-    opset = _default_opset(model)
+                raise wrong(f"a name of {len(name):,} characters")
+    _default_opset(model)
     for tensor in _tensors(graph):
         _check_constant(tensor)
-    return opset
 
 
 def _check_attributes(node: NodeProto, index: int) -> None:
@@ -241,7 +238,7 @@ def _check_attributes(node: NodeProto, index: int) -> None:
             continue
         values = (*attribute.ints, attribute.i) if attribute.name == "group" else attribute.ints
         if len(values) > 2 * MAX_RANK or not all(low <= v <= high for v in values):
-            raise _wrong(
+            raise wrong(
                 f"{node.op_type} {show_name(next(iter(node.output), ''))} (operator {index}) has "
                 f"{attribute.name} {list(values)[:8]}"
             )
@@ -251,40 +248,34 @@ def _check_operators(model: ModelProto) -> None:
     found: list[Unsupported] = []
     local = {(f.domain, f.name) for f in model.functions}
     foldable = foldable_nodes(model.graph)
-    for index, node in enumerate(model.graph.node):
-        if index in foldable:
-            continue
-        standard = node.domain in ("", "ai.onnx")
-        subgraphs = any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute)
-        if (
-            standard
-            and node.op_type in OPERATORS
-            and not subgraphs
-            and (node.domain, node.op_type) not in local
-        ):
-            continue
-        reason = "no converter" if standard else f"no converter for operators of {show_name(node.domain)}"
-        name = next(iter(node.output), node.name)
-        found.append(Unsupported(Place(op=node.op_type, name=name, index=index), reason))
-    qoperator = any(item.place.op.startswith("QLinear") for item in found)
-    refuse(found, hint="Export it in QDQ form (quant_format=QuantFormat.QDQ)." if qoperator else None)
+    for graph in nested_graphs(model.graph):
+        for index, node in enumerate(graph.node):
+            if graph is model.graph and index in foldable:
+                continue
+            if importable(node) and (node.domain, node.op_type) not in local:
+                continue
+            standard = node.domain in ("", "ai.onnx")
+            reason = "no converter" if standard else f"no converter for operators of {show_name(node.domain)}"
+            name = next(iter(node.output), node.name)
+            found.append(Unsupported(Place(op=node.op_type, name=name, index=index), reason))
+    refuse(found)
 
 
 def _declared_shape(kind: TypeProto, name: str) -> tuple[int | None, ...] | None:
     if not kind.HasField("tensor_type") or kind.tensor_type.elem_type not in INPUT_TYPES:
         raise UnsupportedError(
-            f"Input {show_name(name)} of the ONNX file is not a tensor of float32, int8 or uint8."
+            f"Input {show_name(name)} of the ONNX file is not a tensor of {', '.join(INPUT_TYPES.values())}."
         )
     if not kind.tensor_type.HasField("shape"):
         return None
     shape: list[int | None] = []
     for d in kind.tensor_type.shape.dim:
         if d.HasField("dim_value") and d.dim_value < 1:
-            raise _wrong(f"input {show_name(name)} has a dimension of {d.dim_value}")
+            raise wrong(f"input {show_name(name)} has a dimension of {d.dim_value}")
         shape.append(d.dim_value if d.HasField("dim_value") else None)
     elements = math.prod(d or 1 for d in shape)
     if len(shape) > MAX_RANK or elements > MAX_ELEMENTS:
-        raise _wrong(f"input {show_name(name)} has the shape {shape_text(tuple(shape[:16]))}")
+        raise wrong(f"input {show_name(name)} has the shape {shape_text(tuple(shape[:16]))}")
     return tuple(shape)
 
 
@@ -294,9 +285,9 @@ def _fix_inputs(model: ModelProto, shapes: Mapping[str, tuple[int, ...]] | None)
     constants = {tensor.name for tensor in graph.initializer}
     kept = [value for value in graph.input if value.name not in constants]
     if not kept:
-        raise _wrong("it has no input")
+        raise wrong("it has no input")
     if len({value.name for value in kept}) != len(kept):
-        raise _wrong("two inputs have the same name")
+        raise wrong("two inputs have the same name")
     declared = {value.name: _declared_shape(value.type, value.name) for value in kept}
     fixed = fix_input_shapes(declared, shapes)
     reshaped = any(fixed[name] != declared[name] for name in fixed)
@@ -313,29 +304,6 @@ def _fix_inputs(model: ModelProto, shapes: Mapping[str, tuple[int, ...]] | None)
     return tuple(value.name for value in kept)
 
 
-def infer_shapes(model: ModelProto) -> ModelProto:
-    """The model with the shape of every tensor that ONNX's inference can tell.
-
-    Raises:
-        ModelError: operators that contradict their inputs, or a tensor that is too large.
-    """
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    except Exception as error:  # The C++ core raises several types of its own, some of them bare.
-        raise _wrong(_first_line(error)) from None
-    for value in (*inferred.graph.value_info, *inferred.graph.output):
-        dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
-        if any(d < 0 for d in dims) or len(dims) > MAX_RANK or math.prod(dims) > MAX_ELEMENTS:
-            raise _wrong(f"tensor {show_name(value.name)} would be {shape_text(tuple(dims[:16]))}")
-    return inferred
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = (lines[0] if lines else type(error).__name__).encode("unicode_escape").decode("ascii")
-    return text[:300].rstrip(".:")
-
-
 def is_quantized(model: ModelProto) -> bool:
     """Whether the file carries its own quantisation, as QuantizeLinear and DequantizeLinear."""
     return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node)
@@ -349,7 +317,7 @@ def _run_checker(model: ModelProto) -> None:
     try:
         onnx.checker.check_model(model, full_check=False)
     except Exception as error:  # onnx.checker.ValidationError, or what protobuf makes of a broken message.
-        raise _wrong(_first_line(error)) from None
+        raise wrong(first_line(error)) from None
     for kind in shapeless:
         kind.ClearField("shape")
 
@@ -370,21 +338,27 @@ def check_onnx(source: Source, shapes: Mapping[str, tuple[int, ...]] | None) -> 
         raise ModelError("The ONNX file is damaged: it is no serialised ModelProto.") from None
     _check_operators(model)
     sha256 = _load_external(model, source)
-    opset = _check_structure(model)
+    _check_structure(model)
     # Nothing of these is run; without them nothing has to be checked in them.
     for field in ("training_info", "functions", "metadata_props", "configuration"):
         model.ClearField(field)
     model.graph.ClearField("quantization_annotation")
+    # Version 4 only no longer asks that constants are listed as inputs, too.
+    model.ir_version = max(model.ir_version, 4)
     inputs = _fix_inputs(model, shapes)
     produced = {name for node in model.graph.node for name in node.output}
     outputs = tuple(value.name for value in model.graph.output)
     if len(set(outputs)) != len(outputs) or not set(outputs) <= produced:
-        raise _wrong("an output is listed twice, or no operator computes it")
-    _run_checker(model)
+        raise wrong("an output is listed twice, or no operator computes it")
     nodes = source_nodes(model.graph)
-    model = infer_shapes(model)
-    if fold_shapes(model):
-        model = infer_shapes(model)
+    model, origins = rewrite_integer_operators(model)
+    opset = _default_opset(model)
+    _run_checker(model)
+    model, written = rewrite(model)
+    origins |= written
     if not set(outputs) <= {name for node in model.graph.node for name in node.output}:
-        raise _wrong("an output is a shape and not a tensor")
+        raise wrong("an output is a shape and not a tensor")
+    nodes |= {
+        name: nodes[source] for name, source in origins.items() if source in nodes and name not in nodes
+    }
     return CheckedOnnx(model, sha256, opset, inputs, outputs, nodes)

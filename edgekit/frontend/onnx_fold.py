@@ -16,6 +16,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from edgekit.errors import ModelError
+from edgekit.frontend.onnx_graph import shapes_of
 from edgekit.frontend.shapes import show_name
 
 __all__ = ["FOLDED", "fold_shapes", "foldable_nodes"]
@@ -39,10 +40,14 @@ def _axes(node: NodeProto, inputs: Sequence[Integers]) -> tuple[int, ...]:
     return tuple(int(v) for v in values)
 
 
+class _NotAShape(Exception):
+    """What looks like shape arithmetic computes something else; the node stays."""
+
+
 def _cast(node: NodeProto, inputs: Sequence[Integers]) -> Integers:
     kind = _attribute(node, "to", 0)
     if kind not in INTEGER_TYPES:
-        raise ValueError("a shape is cast to something else than integers")
+        raise _NotAShape
     return inputs[0].astype(np.int64 if kind == TensorProto.INT64 else np.int32)
 
 
@@ -60,7 +65,7 @@ def _filled(node: NodeProto, inputs: Sequence[Integers]) -> Integers:
     shape = tuple(int(size) for size in inputs[0].ravel())
     value = _attribute(node, "value", None)
     if value is None or value.data_type not in INTEGER_TYPES or not 0 <= np.prod(shape) <= MAX_ELEMENTS:
-        raise ValueError("a shape is filled with something else than a few integers")
+        raise _NotAShape
     return np.full(shape, onnx.numpy_helper.to_array(value).reshape(()))
 
 
@@ -133,9 +138,9 @@ def foldable_nodes(graph: GraphProto) -> frozenset[int]:
 
 
 def _shape(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> Integers:
-    shape = shapes.get(node.input[0]) if node.input else None
-    if shape is None or 0 in shape:
-        raise ValueError("the shape of a tensor is not known")
+    shape = shapes[node.input[0]]
+    if 0 in shape:
+        raise ValueError("a tensor without elements")
     start, end = _attribute(node, "start", 0), _attribute(node, "end", None)
     return np.asarray(shape[start:end], dtype=np.int64)
 
@@ -151,15 +156,13 @@ def fold_shapes(model: ModelProto) -> bool:
     if not chosen:
         return False
     values = {name: onnx.numpy_helper.to_array(t) for name, t in _integer_constants(graph).items()}
-    shapes = {
-        value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-        for value in (*graph.input, *graph.value_info, *graph.output)
-        if value.type.tensor_type.HasField("shape")
-    }
-    shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    shapes = shapes_of(graph)
+    outputs = {value.name for value in graph.output}
     kept = []
     for index, node in enumerate(graph.node):
-        if index not in chosen:
+        known = shapes if node.op_type == "Shape" else values
+        # What is not known yet may be so when more of the graph has been worked out.
+        if index not in chosen or node.output[0] in outputs or any(name not in known for name in node.input):
             kept.append(node)
             continue
         try:
@@ -168,6 +171,9 @@ def fold_shapes(model: ModelProto) -> bool:
             result = _shape(node, shapes) if function is None else function(node, inputs)
             if result.size > MAX_ELEMENTS:
                 raise ValueError("a shape of that many dimensions")
+        except _NotAShape:
+            kept.append(node)
+            continue
         except (ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
             raise ModelError(
                 f"{node.op_type} {show_name(node.output[0])} (operator {index}) of the ONNX file computes a "
@@ -175,6 +181,7 @@ def fold_shapes(model: ModelProto) -> bool:
             ) from error
         values[node.output[0]] = np.asarray(result)
         graph.initializer.append(onnx.numpy_helper.from_array(values[node.output[0]], node.output[0]))
+    changed = len(kept) < len(graph.node)
     del graph.node[:]
     graph.node.extend(kept)
-    return True
+    return changed

@@ -1,7 +1,8 @@
 """Quantise a float ONNX model with ONNX Runtime's static quantiser.
 
-Per-channel symmetric int8 weights, per-tensor asymmetric int8 activations (min-max over the calibration
-rows), int32 biases, as QDQ. Same model and rows, same result.
+Per-channel symmetric int8 weights, int32 biases, and per-tensor activations: asymmetric int8, or symmetric
+int16 (`int16x8`), as QDQ. The ranges of the activations are those of edgekit's own observers, fed row by row,
+so that what calibration keeps in memory does not grow with the rows. Same model and rows, same result.
 """
 
 from __future__ import annotations
@@ -12,45 +13,36 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import ModelProto, TensorProto
 
+from edgekit.artifacts import CalibrationMethod
 from edgekit.errors import ModelError, UnsupportedError, UsageError
-from edgekit.frontend.onnx_check import CheckedOnnx, infer_shapes
+from edgekit.frontend.observers import OBSERVERS
+from edgekit.frontend.onnx_check import CheckedOnnx
+from edgekit.frontend.onnx_infer import infer_shapes
+from edgekit.frontend.onnx_qoperator import INT16_OPSET, PER_CHANNEL_OPSET, raised
 from edgekit.frontend.shapes import shape_text, show_name
 
 __all__ = ["quantize_onnx"]
-
-MINIMUM_OPSET = 13
-"""The first with per-channel DequantizeLinear."""
 
 MAX_ACTIVATIONS = 1 << 27
 MAX_MACS = 20_000_000_000
 
 QUANTIZED_OPERATORS = (
-    "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Flatten", "Gemm", "GlobalAveragePool",
-    "MatMul", "MaxPool", "Mul", "Pad", "ReduceMean", "Relu", "Reshape", "Sigmoid", "Softmax", "Squeeze",
-    "Sub", "Tanh", "Transpose", "Unsqueeze",
+    "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Elu", "Flatten", "Gather", "Gelu",
+    "Gemm", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "LayerNormalization",
+    "LeakyRelu", "MatMul", "Max", "MaxPool", "Min", "Mul", "PRelu", "Pad", "ReduceMean", "Relu", "Reshape",
+    "Resize", "Sigmoid", "Slice", "Softmax", "Split", "Squeeze", "Sub", "Swish", "Tanh", "Transpose",
+    "Unsqueeze",
 )  # fmt: skip
-
-
-class _Rows:
-    """Calibration rows as ONNX Runtime's CalibrationDataReader asks for them."""
-
-    def __init__(self, feeds: Iterator[dict[str, npt.NDArray[np.float32]]]) -> None:
-        self._feeds = feeds
-
-    def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
-        return next(self._feeds, None)
-
-    def __iter__(self) -> _Rows:
-        return self
-
-    def __next__(self) -> dict[str, npt.NDArray[np.float32]]:
-        return next(self._feeds)
+"""What has an integer form in the compiler, and what only moves values. The others stay float32 between a
+dequantize and a quantize.
+"""
 
 
 def _rows(
@@ -116,18 +108,6 @@ def _check_cost(model: ModelProto) -> None:
         )
 
 
-def _upgrade(model: ModelProto, opset: int) -> ModelProto:
-    if opset >= MINIMUM_OPSET:
-        return model
-    try:
-        return onnx.version_converter.convert_version(model, MINIMUM_OPSET)
-    except Exception:  # The C++ converter raises bare exceptions for every operator it has no rule for.
-        raise UnsupportedError(
-            f"The ONNX file uses operator set {opset}, which cannot be quantised.",
-            hint="Export it again, e.g. torch.onnx.export(..., opset_version=17).",
-        ) from None
-
-
 def _onnxruntime() -> ModuleType:
     """ONNX Runtime; since 1.29 it reports names and hashes of models to its makers unless told not to."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -150,49 +130,112 @@ def _optimize(model: ModelProto, directory: Path) -> ModelProto:
     return onnx.load(path, load_external_data=False)
 
 
-def quantize_onnx(checked: CheckedOnnx, calibration: Sequence[npt.NDArray[np.generic]]) -> ModelProto:
+def _float_tensors(model: ModelProto) -> list[str]:
+    """Names of the float32 tensors that are no constants."""
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    computed = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
+    return [
+        value.name
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+        and value.name not in constants
+        and value.name in computed
+    ]
+
+
+def _observe(
+    model: ModelProto,
+    feeds: Iterator[dict[str, npt.NDArray[np.float32]]],
+    method: CalibrationMethod,
+    levels: int,
+    symmetric: bool,
+) -> dict[str, tuple[float, float]]:
+    """The range of every activation, by name."""
+    onnxruntime = _onnxruntime()
+    inputs = {value.name for value in model.graph.input}
+    observers = {name: OBSERVERS[method](levels, symmetric) for name in dict.fromkeys(_float_tensors(model))}
+    watched = [name for name in observers if name not in inputs]
+    probe = ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in watched)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    for feed in feeds:
+        results = session.run(None, feed)
+        for name, values in (*feed.items(), *zip(watched, results, strict=True)):
+            if name in observers:
+                observers[name].add(values)
+    return {name: observer.range() for name, observer in observers.items()}
+
+
+def quantize_onnx(
+    checked: CheckedOnnx,
+    calibration: Sequence[npt.NDArray[np.generic]],
+    *,
+    precision: Literal["int8", "int16x8"] = "int8",
+    method: CalibrationMethod = "minmax",
+) -> ModelProto:
     """The model in QDQ form, with the shapes of its tensors.
 
     Args:
         checked: A float model.
         calibration: One array (rows, …) per input, in order.
+        precision: Of the activations; weights are int8 either way.
+        method: How the range of an activation follows from its values.
 
     Raises:
         UsageError: calibration data that does not fit the model's inputs.
         ModelError: ONNX Runtime cannot run the model.
+        UnsupportedError: the operator set is too old for the precision and cannot be converted.
     """
     _onnxruntime()
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import CalibrationMethod as Method, QuantType
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     feeds = _rows(checked, calibration)
     _check_cost(checked.model)
-    model = _upgrade(checked.model, checked.opset)
+    wide = precision == "int16x8"
+    model = raised(checked.model, INT16_OPSET if wide else PER_CHANNEL_OPSET)
     with tempfile.TemporaryDirectory(prefix="edgekit-quantize-") as name:
-        directory = Path(name)
         try:
-            model = infer_shapes(_optimize(model, directory))
+            model = infer_shapes(_optimize(model, Path(name)))
             add_pre_process_metadata(model)
-            quantized = directory / "quantized.onnx"
-            quantize_static(
+            ranges = _observe(model, feeds, method, 65536 if wide else 256, wide)
+            found = {
+                tensor: TensorData(lowest=np.float32(low), highest=np.float32(high))
+                for tensor, (low, high) in ranges.items()
+            }
+            quantizer = QDQQuantizer(
                 model,
-                quantized,
-                _Rows(feeds),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(QUANTIZED_OPERATORS),
                 per_channel=True,
-                activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8,
-                # Not CalibMaxIntermediateOutputs: ONNX Runtime 1.31 throws away what it collected so far.
+                reduce_range=False,
+                weight_qType=QuantType.QInt8,
+                activation_qType=QuantType.QInt16 if wide else QuantType.QInt8,
+                tensors_range=TensorsData(Method.MinMax, found),
+                nodes_to_quantize=[],
+                nodes_to_exclude=[],
+                op_types_to_quantize=list(QUANTIZED_OPERATORS),
                 extra_options={
-                    "ActivationSymmetric": False,
+                    "ActivationSymmetric": wide,
                     "WeightSymmetric": True,
                     "QuantizeBias": True,
                     # Otherwise a pool or a reshape that reads the model's input stays in float.
                     "ForceQuantizeNoInputCheck": True,
                 },
             )
-            return infer_shapes(onnx.load(quantized, load_external_data=False))
+            quantizer.quantize_model()
+            quantizer.model.topological_sort()
+            return infer_shapes(quantizer.model.model)
         except (ModelError, UnsupportedError):
             raise
         except Exception as error:  # ONNX Runtime's pybind exceptions share no base class.
