@@ -210,10 +210,10 @@ class FloatOperators:
 
 
 def raw_value(builder: ProgramBuilder, index: int) -> Value:
-    """A tensor in logical order as a value: 8-bit ones may be quantised reals, as a dequantize will say."""
+    """A tensor in logical order as a value; one of 8 or 16 bits may hold quantised reals."""
     tensor = builder.tensors[index]
     order = identity_order(len(tensor.shape))
-    if tensor.dtype == "int8":
+    if tensor.dtype in ("int8", "int16"):
         return Stored(index, order)
     if tensor.dtype == "uint8":
         shift = op.Requantize(UINT8_OFFSET, 0, None, op.FullRange)

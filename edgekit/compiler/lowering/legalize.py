@@ -17,7 +17,8 @@ from tvm import relax, tirx
 from tvm.ir import GlobalVar
 
 from edgekit.artifacts import ITEM_SIZE
-from edgekit.compiler.lowering.tir import calls_runtime, keep_output
+from edgekit.compiler.lowering.decompose import DECOMPOSITIONS
+from edgekit.compiler.lowering.tir import calls_runtime, keep_output, plain
 from edgekit.compiler.lowering.values import NoFloatForm
 
 __all__ = ["Function", "Legalized", "Operand", "evaluate", "legalize"]
@@ -155,8 +156,7 @@ def _lowered(
         builder = relax.BlockBuilder()
         with builder.function("main", list(parameters)):
             with builder.dataflow():
-                emitted = relax.Call(call.op, list(expressions), call.attrs, call.ty_args)
-                final = builder.emit_output(builder.emit(emitted))
+                final = builder.emit_output(builder.emit(_in_other_words(builder, call, expressions)))
             builder.emit_func_output(final)
         module = builder.get()
         if expressions and isinstance(expressions[0], GlobalVar):
@@ -168,6 +168,13 @@ def _lowered(
         lines = str(error).strip().splitlines()
         raise NoFloatForm(f"TVM refuses it: {lines[-1] if lines else type(error).__name__}") from None
     return module
+
+
+def _in_other_words(builder: Any, call: Any, expressions: Sequence[Any]) -> Any:
+    decompose = DECOMPOSITIONS.get(str(getattr(call.op, "name", "")))
+    if decompose is not None:
+        return decompose(builder, call, expressions)
+    return relax.Call(call.op, list(expressions), call.attrs, call.ty_args)
 
 
 class _Reader:
@@ -211,6 +218,7 @@ class _Reader:
         function = self.module[call.args[0]]
         if len(call.args) > 2 or not isinstance(function, tirx.PrimFunc) or calls_runtime(function):
             raise NoFloatForm(_RUNTIME)
+        function = plain(function)
         inputs = tuple(self.value(field) for field in call.args[1].fields)
         outputs = [(_shape(buffer), str(buffer.ty.dtype)) for buffer in function.params[len(inputs) :]]
         if len(outputs) == 1:

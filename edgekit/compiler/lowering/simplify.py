@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgekit.compiler import operators as op
+from edgekit.compiler.lowering.fuse import fuse_floats
 from edgekit.compiler.program import Program, Step
 
 __all__ = ["simplify"]
@@ -143,10 +144,12 @@ def _drop_unread(program: Program) -> Program:
     return _with_steps(program, reversed(kept))
 
 
-# Unread steps go first, so that they do not count as readers; folding pads needs clamps already merged.
+# Unread steps go first, so that they do not count as readers; folding pads needs clamps already merged;
+# float steps are joined when there are no more of them than needed.
 _REWRITES: tuple[Callable[[Program], Program], ...] = (
     _drop_unread,
     _merge_clamps,
     _absorb_transposes,
     _fold_pads,
+    fuse_floats,
 )

@@ -7,9 +7,9 @@ from typing import Any
 
 import tvm_ffi
 from tvm import s_tir, tirx
-from tvm.ir import Call
+from tvm.ir import Call, Var
 
-__all__ = ["calls_runtime", "holds_float", "keep_output", "multiply_accumulates"]
+__all__ = ["calls_runtime", "holds_float", "keep_output", "multiply_accumulates", "plain"]
 
 _RUNTIME_CALLS = (
     "tirx.tvm_call_packed",
@@ -30,6 +30,27 @@ def calls_runtime(function: Any) -> bool:
 
     tvm_ffi.structural_walk(function.body, (Call, visit))
     return bool(found)
+
+
+def plain(function: Any) -> Any:
+    """The function in one thread, each tensor where its pointer says, without hints for TVM's runtime."""
+    offsets = [each.ty.elem_offset for each in function.params if isinstance(each.ty.elem_offset, Var)]
+
+    def serial(loop: Any) -> Any:
+        if loop.kind != tirx.ForKind.PARALLEL:
+            return loop
+        return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.SERIAL, loop.body)
+
+    def without_pragma(statement: Any) -> Any:
+        return statement.body if statement.attr_key.startswith("pragma") else statement
+
+    def from_start(variable: Any) -> Any:
+        return tirx.IntImm(str(variable.ty.dtype), 0) if _holds(offsets, variable) else variable
+
+    rewrites = [(tirx.For, serial), (tirx.AttrStmt, without_pragma)]
+    if offsets:
+        rewrites.append((Var, from_start))
+    return tvm_ffi.structural_map(function, rewrites)
 
 
 def holds_float(function: Any) -> bool:
