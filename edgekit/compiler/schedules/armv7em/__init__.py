@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step
-from edgekit.compiler.schedules.armv7em import convolution
+from edgekit.compiler.schedules.armv7em import convolution, depthwise
 from edgekit.compiler.schedules.kernel import Request, Variant
 
 __all__ = ["NAME", "variants"]
@@ -17,6 +17,7 @@ _Variants = Callable[[Program, Step, Request], tuple[Variant, ...]]
 
 VARIANTS: Mapping[type[op.Operator], _Variants] = {
     op.Conv2D: convolution.variants,
+    op.DepthwiseConv2D: depthwise.variants,
 }
 """What computes an operator, best first. Where none applies the next schedule serves."""
 
