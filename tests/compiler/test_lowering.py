@@ -183,7 +183,7 @@ def test_accumulators_that_could_overflow_are_float() -> None:
         return graph.requantized(product, 0.1, 0)
 
     program = lower_model(qdq_model([(1, 140_000)], body))
-    assert [step.operator.NAME for step in program.steps] == ["dequantize", "float", "quantize"]
+    assert [step.operator.label for step in program.steps] == ["dequantize", "float.matmul+quantize"]
     assert "overflow" in str(program.steps[1].float_because)
 
 
