@@ -118,7 +118,12 @@ class FloatOperators:
         if isinstance(value, Tuple):
             if not value.fields:
                 return expression
-            return tuple(self._argument(None, field, operands, because) for field in value.fields)
+            # Of a tuple that the call names itself the fields may be numbers, which are no values.
+            inner = getattr(expression, "fields", None) or [None] * len(value.fields)
+            return tuple(
+                self._argument(part, field, operands, because)
+                for part, field in zip(inner, value.fields, strict=True)
+            )
         if isinstance(value, (Constant, QuantizedConstant)):
             return _array(value)
         index = self.float_of(value, because)
