@@ -112,7 +112,7 @@ def _gather(node: Node) -> relax.Expr:
     if known is not None and known.size == 1 and -shape[axis] <= int(known.reshape(-1)[0]) < shape[axis]:
         # One index is a slice, which also has an integer form.
         first = int(known.reshape(-1)[0]) % shape[axis]
-        part = op.strided_slice(node.input(0), [axis], [first], [first + 1])
+        part = op.strided_slice(node.input(0), [axis], [first], [first + 1], [1])
         return op.reshape(node.emit(part), (*shape[:axis], *known.shape, *shape[axis + 1 :]))
     indices = node.emit(_indices(node, 1, shape[axis]))
     if node.rank(1) == 1:
@@ -230,7 +230,7 @@ def _pad(node: Node) -> relax.Expr:
             raise Refused(
                 "cropping that leaves nothing, or that is not of constant padding, has no converter"
             )
-        value = node.emit(op.strided_slice(value, list(range(rank)), begin, end))
+        value = node.emit(op.strided_slice(value, list(range(rank)), begin, end, [1] * rank))
     widths = [(max(b, 0), max(a, 0)) for b, a in zip(before, after, strict=True)]
     if mode == "constant":
         fill = node.constant(2, "fill value")
@@ -311,8 +311,8 @@ def _one_hot(node: Node) -> relax.Expr:
     shape[axis] = count
     positions = relax.const(np.arange(count).astype(dtype).reshape(shape))
     values = node.input(2)
-    off = op.reshape(op.strided_slice(values, [0], [0], [1]), [])
-    on = op.reshape(op.strided_slice(values, [0], [1], [2]), [])
+    off = op.reshape(op.strided_slice(values, [0], [0], [1], [1]), [])
+    on = op.reshape(op.strided_slice(values, [0], [1], [2], [1]), [])
     return op.where(op.equal(spread, positions), on, off)
 
 

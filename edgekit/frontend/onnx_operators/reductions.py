@@ -218,7 +218,7 @@ def _lrn(node: Node) -> relax.Expr:
     before = (size - 1) // 2
     widths = [0, 0, before, size - 1 - before, *[0] * (2 * (len(shape) - 2))]
     squares = node.emit(op.nn.pad(op.multiply(x, x), widths))
-    windows = [op.strided_slice(squares, [1], [start], [start + shape[1]]) for start in range(size)]
+    windows = [op.strided_slice(squares, [1], [start], [start + shape[1]], [1]) for start in range(size)]
     total = windows[0]
     for window in windows[1:]:
         total = op.add(total, window)
