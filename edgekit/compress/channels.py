@@ -33,8 +33,10 @@ __all__ = [
     "Removed",
     "channel_groups",
     "channel_importance",
+    "check_groups",
     "kept_channels",
     "least_important",
+    "plan_channels",
     "prune_channels",
     "remove_channels",
 ]
@@ -196,6 +198,42 @@ def prune_channels(module: nn.Module, config: ChannelPruning, example: Sequence[
         UsageError: `keep_by_group` names something that is no group.
     """
     groups = channel_groups(module, example)
+    before = parameter_count(module)
+    plan = plan_channels(module, config, example)
+    for name, channels in plan.items():
+        remove_channels(module, name, channels, example)
+    kept = {group.name: (group.channels - len(plan.get(group.name, ())), group.channels) for group in groups}
+    return Removed(kept, (before, parameter_count(module)))
+
+
+def plan_channels(
+    module: nn.Module, config: ChannelPruning, example: Sequence[torch.Tensor]
+) -> dict[str, tuple[int, ...]]:
+    """The channels that `prune_channels` would remove, by group; groups that lose none are not there.
+
+    All importances are those of the module as it is: removing channels drops the gradients.
+
+    Raises:
+        UsageError: `keep_by_group` names something that is no group.
+    """
+    groups = channel_groups(module, example)
+    check_groups(config, groups)
+    plan = {}
+    for group in groups:
+        share = config.keep_by_group.get(group.name, 1.0 if config.keep_by_group else config.keep)
+        keep = kept_channels(group, share, config.multiple_of)
+        if keep < group.channels:
+            values = channel_importance(module, group, config.importance, example)
+            plan[group.name] = least_important(values, group, keep)
+    return plan
+
+
+def check_groups(config: ChannelPruning, groups: Sequence[ChannelGroup]) -> None:
+    """Refuse names in `keep_by_group` that are no groups.
+
+    Raises:
+        UsageError: the nearest name is named.
+    """
     known = {group.name for group in groups}
     for name in config.keep_by_group:
         if name not in known:
@@ -204,20 +242,6 @@ def prune_channels(module: nn.Module, config: ChannelPruning, example: Sequence[
                 f"{did_you_mean(name, known)}",
                 hint=f"groups: {', '.join(sorted(known)) or 'none'}",
             )
-    before = parameter_count(module)
-    # Importances first: removing channels drops the gradients.
-    plan = []
-    for group in groups:
-        share = config.keep_by_group.get(group.name, 1.0 if config.keep_by_group else config.keep)
-        keep = kept_channels(group, share, config.multiple_of)
-        if keep < group.channels:
-            values = channel_importance(module, group, config.importance, example)
-            plan.append((group, least_important(values, group, keep)))
-    for group, indices in plan:
-        remove_channels(module, group.name, indices, example)
-    kept = {group.name: (group.channels, group.channels) for group in groups}
-    kept |= {group.name: (group.channels - len(indices), group.channels) for group, indices in plan}
-    return Removed(kept, (before, parameter_count(module)))
 
 
 def kept_channels(group: ChannelGroup, share: float, multiple_of: int = 1) -> int:

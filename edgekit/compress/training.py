@@ -7,10 +7,9 @@ that a training that was interrupted and resumed ends with the same weights as o
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,13 +103,11 @@ class Epoch:
 class TrainingRun:
     """Where a training keeps its state, and who hears of it.
 
-    `checkpoint` is written after every epoch and taken up again where it is there; `metrics` gets a JSON line
-    an epoch; `before_step(step, steps)` and `after_step(module)` serve methods that act while it trains.
+    `checkpoint` is written after every epoch and taken up again where it is there;
+    `before_step(module, step, steps)` and `after_step(module)` serve methods that act while it trains.
     """
 
     checkpoint: Path | None = None
-    metrics: Path | None = None
-    phase: str = "train"
     advanced: Callable[[Epoch], None] = lambda epoch: None
     before_step: Callable[[nn.Module, int, int], None] = lambda module, step, steps: None
     after_step: Callable[[nn.Module], None] = lambda module: None
@@ -174,7 +171,7 @@ def train(
     return tuple(epochs)
 
 
-def accuracy(module: nn.Module, rows: Labelled) -> float:
+def accuracy(module: nn.Module, rows: Labelled, *, batch: int = EVALUATION_BATCH) -> float:
     """Share of the rows whose largest logit is at their class. The module's mode is left as it is.
 
     Raises:
@@ -184,9 +181,9 @@ def accuracy(module: nn.Module, rows: Labelled) -> float:
         raise UsageError("an accuracy needs labels, and the rows have none")
     right = 0
     with torch.no_grad():
-        for start in range(0, len(rows), EVALUATION_BATCH):
-            logits = module(torch.from_numpy(rows.x[start : start + EVALUATION_BATCH]))
-            labels = torch.from_numpy(rows.y[start : start + EVALUATION_BATCH])
+        for start in range(0, len(rows), batch):
+            logits = module(torch.from_numpy(rows.x[start : start + batch]))
+            labels = torch.from_numpy(rows.y[start : start + batch])
             right += int((logits.argmax(dim=-1) == labels).sum())
     return right / len(rows)
 
@@ -282,9 +279,6 @@ def _save(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     epochs: Sequence[Epoch],
 ) -> None:
-    if run.metrics is not None:
-        lines = [json.dumps({"phase": run.phase, **_as_values(epoch)}) for epoch in epochs]
-        atomic_write(run.metrics, ("\n".join(lines) + "\n").encode())
     if run.checkpoint is None:
         return
     buffer = io.BytesIO()
@@ -292,7 +286,7 @@ def _save(
         "module": module.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
-        "epochs": [_as_values(epoch) for epoch in epochs],
+        "epochs": [asdict(epoch) for epoch in epochs],
     }
     torch.save(state, buffer)
     atomic_write(run.checkpoint, buffer.getvalue())
@@ -319,14 +313,3 @@ def _resume(
             f"the checkpoint {run.checkpoint} can't be taken up: {type(error).__name__}",
             hint="remove it to train from the start",
         ) from error
-
-
-def _as_values(epoch: Epoch) -> dict[str, float | int | None]:
-    return {
-        "number": epoch.number,
-        "epochs": epoch.epochs,
-        "loss": epoch.loss,
-        "accuracy": epoch.accuracy,
-        "seconds": epoch.seconds,
-        "left": epoch.left,
-    }

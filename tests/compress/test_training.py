@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 
 import numpy as np
@@ -99,21 +98,17 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> N
         if epoch.number == 2:
             raise Interrupted
 
-    state, metrics = tmp_path / "state.pt", tmp_path / "metrics.jsonl"
-    first = TrainingRun(checkpoint=state, metrics=metrics, advanced=stop, augment=noise)
+    state = tmp_path / "state.pt"
+    first = TrainingRun(checkpoint=state, advanced=stop, augment=noise)
     with pytest.raises(Interrupted):
         train(classifier(), config, ROWS, VALIDATION, run=first)
     resumed = classifier()
     heard: list[int] = []
-    again = TrainingRun(
-        checkpoint=state, metrics=metrics, advanced=lambda epoch: heard.append(epoch.number), augment=noise
-    )
+    again = TrainingRun(checkpoint=state, advanced=lambda epoch: heard.append(epoch.number), augment=noise)
     train(resumed, config, ROWS, VALIDATION, run=again)
     assert heard == [3, 4]
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    assert [line["number"] for line in lines] == [1, 2, 3, 4]
 
 
 def test_a_damaged_checkpoint_is_no_fresh_start(tmp_path: Path) -> None:

@@ -1,0 +1,124 @@
+"""Recipes applied: what each step leaves, that it resumes, and that the folder holds the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import safetensors.numpy
+import torch
+from torch import nn
+
+from edgekit.compress.apply import Compressed, Events, Quantizers, Rows, apply_recipe, check_recipe
+from edgekit.compress.folder import write_folder
+from edgekit.compress.recipe import parse_recipe
+from edgekit.compress.training import Epoch, Labelled
+from edgekit.errors import UsageError
+from tests.compress.networks import blobs, classifier
+
+EXAMPLE = (torch.zeros(1, 4),)
+ROWS = Rows(blobs(300, 0), blobs(200, 1), blobs(50, 2))
+
+RECIPE = """
+schema = 1
+[training]
+epochs = 3
+batch_size = 32
+learning_rate = 2e-2
+[[step]]
+kind = "channels"
+keep = 0.5
+importance = "taylor"
+[[step]]
+kind = "magnitude"
+sparsity = 0.5
+schedule = "gradual"
+[[step]]
+kind = "fine_tune"
+loss = "both"
+[[step]]
+kind = "fine_tune"
+"""
+
+
+def _unused(*_: object) -> nn.Module:
+    raise AssertionError("no step of these recipes quantises")
+
+
+QUANTIZERS = Quantizers(_unused, _unused, _unused)
+
+
+def _apply(work: Path, recipe: str = RECIPE, events: Events | None = None) -> Compressed:
+    work.mkdir(exist_ok=True)
+    return apply_recipe(
+        classifier(), parse_recipe(recipe), EXAMPLE, ROWS, quantizers=QUANTIZERS, work=work, events=events
+    )
+
+
+def test_each_step_says_what_it_did(tmp_path: Path) -> None:
+    found = _apply(tmp_path)
+    channels, magnitude, gradual, tuned = found.steps
+    assert (channels.kind, channels.form) == ("channels", "executed")
+    assert channels.parameters_after < 0.5 * channels.parameters_before
+    assert (magnitude.form, gradual.form) == ("stored", "stored")
+    assert "no faster" in gradual.effect
+    weights = torch.cat([layer.weight.flatten() for layer in found.module if isinstance(layer, nn.Linear)])
+    # the masks hold to the end
+    assert float((weights == 0).float().mean()) == pytest.approx(0.5, abs=0.01)
+    assert tuned.accuracy_after is not None
+    assert tuned.accuracy_after > 0.9
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop", [(3, 1), (3, 3), (4, 2)])
+def test_an_interrupted_run_ends_the_same(tmp_path: Path, stop: tuple[int, int]) -> None:
+    whole = _apply(tmp_path / "whole")
+
+    def interrupt(number: int, epoch: Epoch) -> None:
+        if (number, epoch.number) == stop:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        _apply(tmp_path / "stopped", events=Events(epoch=interrupt))
+    resumed = _apply(tmp_path / "stopped")
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[name]), name
+    lines = [json.loads(line) for line in (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["number"]) for line in lines] == [(s, n) for s in (3, 4) for n in (1, 2, 3)]
+
+
+def test_what_cannot_work_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    unlabelled = Rows(Labelled(ROWS.train.x, None), ROWS.validation, ROWS.calibration)
+    with pytest.raises(UsageError, match=r"step 1 .*labels"):
+        check_recipe(classifier(), parse_recipe("schema=1\n[[step]]\nkind='fine_tune'"), EXAMPLE, unlabelled)
+    with pytest.raises(UsageError, match=r"\"2\""):
+        _apply(tmp_path, "schema=1\n[[step]]\nkind='channels'\nkeep_by_group={'22'=0.5}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_is_the_model_and_names_no_machine(tmp_path: Path) -> None:
+    recipe = parse_recipe(RECIPE)
+    found = _apply(tmp_path / "work")
+    write_folder(tmp_path / "model", found, recipe, EXAMPLE, name="blobs")
+    names = sorted(path.name for path in (tmp_path / "model").iterdir())
+    assert names == ["model.onnx", "recipe.toml", "report.json", "weights.safetensors"]
+    graph = tmp_path / "model" / "model.onnx"
+    assert str(Path(__file__).parent).encode() not in graph.read_bytes()
+    onnx.checker.check_model(str(graph))
+    weights = safetensors.numpy.load_file(tmp_path / "model" / "weights.safetensors")
+    assert any(np.array_equal(w, found.module[2].weight.detach().numpy()) for w in weights.values())
+
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    x = ROWS.validation.x[:1]
+    (answer,) = session.run(None, {session.get_inputs()[0].name: x})
+    np.testing.assert_allclose(
+        answer, found.module(torch.from_numpy(x)).detach().numpy(), rtol=1e-5, atol=1e-6
+    )
