@@ -66,7 +66,7 @@ from edgekit.text import file_name, printable
 from edgekit.verify import accuracy_top1, infer, is_classified, verify
 
 if TYPE_CHECKING:
-    from edgekit.compiler import OperatorAnalysis
+    from edgekit.compiler import ModelAnalysis, OperatorAnalysis
     from edgekit.device import BoardAddress
     from edgekit.firmware import Bundle
 
@@ -154,7 +154,11 @@ class Analysis:
 
     model: Model
     target: Target
-    operators: tuple[OperatorAnalysis, ...]
+    program: ModelAnalysis
+
+    @property
+    def operators(self) -> tuple[OperatorAnalysis, ...]:
+        return self.program.operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,9 +396,9 @@ def analyze(
         _request(model, example_inputs, options, data, calibration, seed, folder), progress, stages
     )
     with step(progress, Step.ANALYZE, resolved.name) as running:
-        operators = stages.analyze_model(imported.model, resolved)
-        running.outcome = f"{len(operators)} operators"
-    return Analysis(imported.model, resolved, operators)
+        program = stages.analyze_model(imported.model, resolved)
+        running.outcome = f"{len(program.operators)} operators"
+    return Analysis(imported.model, resolved, program)
 
 
 def flash_bundle(

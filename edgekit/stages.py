@@ -19,7 +19,7 @@ from edgekit.target import Target
 from edgekit.verify import Runner
 
 if TYPE_CHECKING:
-    from edgekit.compiler import OperatorAnalysis
+    from edgekit.compiler import ModelAnalysis
     from edgekit.device import BoardAddress
     from edgekit.firmware import Bundle
 
@@ -82,7 +82,7 @@ def _emit_model(model: Model, target: Target) -> CompiledModel:
     return emit_model(model, target)
 
 
-def _analyze_model(model: Model, target: Target) -> tuple[OperatorAnalysis, ...]:
+def _analyze_model(model: Model, target: Target) -> ModelAnalysis:
     from edgekit.compiler import analyze_model
 
     return analyze_model(model, target)
@@ -149,7 +149,7 @@ class Stages:
     compile_model: Callable[[Model, Target], CompiledModel] = _compile_model
     emit_model: Callable[[Model, Target], CompiledModel] = _emit_model
     """The same as C99 sources, for compilers that edgekit does not call."""
-    analyze_model: Callable[[Model, Target], tuple[OperatorAnalysis, ...]] = _analyze_model
+    analyze_model: Callable[[Model, Target], ModelAnalysis] = _analyze_model
     build_image: Callable[[CompiledModel, Target, Path, Mapping[str, str]], Image] = _build_image
     load_bundle: Callable[[Path], Bundle] = _load_bundle
     parse_board: Callable[[str], BoardAddress] = _parse_board

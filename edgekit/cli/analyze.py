@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import typer
-from pydantic import JsonValue
 
+from edgekit.cli.analysis_document import analysis_document
 from edgekit.cli.options import (
     CalibrationMethodOption,
     CalibrationOption,
@@ -25,7 +25,7 @@ from edgekit.cli.options import (
 )
 from edgekit.cli.session import Session
 from edgekit.cli.settings import existing_model, model_settings, project_of_this_folder
-from edgekit.errors import UnsupportedError
+from edgekit.errors import DoesNotFitError, UnsupportedError
 
 if TYPE_CHECKING:
     from edgekit.pipeline import Analysis
@@ -78,78 +78,26 @@ def command(
             folder=chosen.folder,
             progress=progress,
         )
-    session.document(_document(found))
-    _show(session, found)
+    from edgekit.cli.analysis_table import analysis_table
+
+    session.document(analysis_document(found))
+    width = session.columns()
+    session.show(analysis_table(found, width), width)
+    _raise_for_obstacles(found)
+
+
+def _raise_for_obstacles(found: Analysis) -> None:
+    """What stands in the way of a deployment ends the command, after all of it was shown."""
     refused = [operator for operator in found.operators if operator.form == "refused"]
     if refused:
         raise UnsupportedError(
-            f"{len(refused)} operator(s) have no integer form: "
+            f"{len(refused)} operator(s) can't be compiled: "
             + "; ".join(f"{operator.op} {operator.name}" for operator in refused),
             hint="the table above says why; docs/operators.md lists what is supported",
         )
-
-
-def _document(found: Analysis) -> JsonValue:
-    return {
-        "schema": "edgekit.analyze/1",
-        "model": {"name": found.model.name, "format": found.model.format, "sha256": found.model.sha256},
-        "target": found.target.name,
-        "inputs": list(found.model.input_names),
-        "outputs": list(found.model.output_names),
-        "macs": sum(operator.macs for operator in found.operators),
-        "parameters": sum(operator.parameters for operator in found.operators),
-        "operators": [
-            {
-                "name": operator.name,
-                "op": operator.op,
-                "form": operator.form,
-                "schedule": operator.schedule,
-                "input_shapes": [list(shape) for shape in operator.input_shapes],
-                "output_shape": list(operator.output_shape),
-                "macs": operator.macs,
-                "parameters": operator.parameters,
-                "weights_bytes": operator.weights_bytes,
-                "activation_bytes": operator.activation_bytes,
-                "reason": operator.reason,
-            }
-            for operator in found.operators
-        ],
-    }
-
-
-def _show(session: Session, found: Analysis) -> None:
-    from edgekit.cli.tables import plain_table
-
-    rows = [
-        (
-            str(index),
-            operator.name,
-            operator.op,
-            "×".join(str(size) for size in operator.output_shape),
-            f"{operator.macs:,}" if operator.macs else "",
-            f"{operator.weights_bytes:,}" if operator.weights_bytes else "",
-            f"{operator.activation_bytes:,}" if operator.activation_bytes else "",
-            operator.schedule or operator.reason or operator.form,
+    misfits = found.program.misfits()
+    if misfits:
+        raise DoesNotFitError(
+            f"{found.model.name} does not fit {found.target.name}: {'; '.join(misfits)}",
+            hint="a smaller model, or a board with more memory (`edgekit targets list`)",
         )
-        for index, operator in enumerate(found.operators)
-    ]
-    session.show(
-        plain_table(
-            [
-                ("#", "right"),
-                ("operator", "left"),
-                ("kind", "left"),
-                ("output", "left"),
-                ("MACs", "right"),
-                ("weights B", "right"),
-                ("output B", "right"),
-                ("runs as", "left"),
-            ],
-            rows,
-            flexible=1,
-        )
-    )
-    macs = sum(operator.macs for operator in found.operators)
-    weights = sum(operator.weights_bytes for operator in found.operators)
-    parameters = sum(operator.parameters for operator in found.operators)
-    session.show(f"{macs:,} MACs, {parameters:,} parameters, {weights:,} B of weights")

@@ -57,8 +57,18 @@ class Session:
             self.documented = True
             self._write(json_module.dumps(values, indent=2, allow_nan=False) + "\n")
 
-    def show(self, table: RenderableType) -> None:
-        """Print a table or a line of text for people; not with --json."""
+    def columns(self) -> int:
+        """Characters in a line: the terminal's, or what a table of operators needs where there is none."""
+        from rich.console import Console
+
+        console = Console()
+        return console.width if console.is_terminal else _TABLE_WIDTH
+
+    def show(self, table: RenderableType, width: int | None = None) -> None:
+        """Print a table or a line of text for people; not with --json.
+
+        `width` is that of a table which was made for it; others get what a table of operators needs.
+        """
         if self.json:
             return
         from rich.console import Console
@@ -66,7 +76,7 @@ class Session:
         # names in tables come from files: neither markup nor emoji codes in them mean anything
         shown = printable(table, 2000) if isinstance(table, str) else table
         console = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
-        console.width = max(console.width, _TABLE_WIDTH)
+        console.width = width or max(console.width, _TABLE_WIDTH)
         with console.capture() as capture:
             console.print(shown)
         text = capture.get()

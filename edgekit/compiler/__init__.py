@@ -5,13 +5,14 @@ Model ──lowering──▶ Program ──schedules──▶ Kernels ──pla
 
 from __future__ import annotations
 
-from edgekit.compiler.analysis import OperatorAnalysis, analyze_model
+from edgekit.compiler.analysis import ModelAnalysis, OperatorAnalysis, analyze_model
 from edgekit.compiler.compile import compile_model, compile_program
 from edgekit.compiler.lowering import lower_model
 from edgekit.compiler.program import Program
 from edgekit.compiler.source import emit_model, emit_program
 
 __all__ = [
+    "ModelAnalysis",
     "OperatorAnalysis",
     "Program",
     "analyze_model",

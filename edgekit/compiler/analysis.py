@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from edgekit.artifacts import Model
-from edgekit.compiler import operators as op
-from edgekit.compiler.lowering import lower_partly
+from edgekit.artifacts import CompiledOperator, Model
+from edgekit.compiler.compile import Assembly, assemble
+from edgekit.compiler.lowering import Refusal, lower_partly
 from edgekit.compiler.program import Program, Step
-from edgekit.compiler.schedules import SCHEDULES, floating
 
 if TYPE_CHECKING:
     from edgekit.target import Target
 
-__all__ = ["OperatorAnalysis", "analyze_model"]
+__all__ = ["Form", "ModelAnalysis", "OperatorAnalysis", "analyze_model", "analyze_program"]
+
+Form = Literal["integer", "float", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorAnalysis:
     """One operator: shapes are as stored (NHWC), sizes in bytes. `reason` says why it is not integer.
 
-    A refused one has no shapes.
+    A refused one has no shapes. Where something was refused, no operator has a schedule: none will run.
     """
 
     name: str
     op: str
-    form: Literal["integer", "float", "refused"]
+    form: Form
     schedule: str | None
     input_shapes: tuple[tuple[int, ...], ...]
     output_shape: tuple[int, ...]
@@ -36,60 +36,111 @@ class OperatorAnalysis:
     parameters: int
     weights_bytes: int
     activation_bytes: int
+    workspace_bytes: int = 0
     reason: str | None = None
 
 
-def analyze_model(model: Model, target: Target) -> tuple[OperatorAnalysis, ...]:
-    """Every operator of the lowered model in order, then those that were refused."""
+@dataclass(frozen=True, slots=True)
+class ModelAnalysis:
+    """A model on a target, unbuilt. What a build adds is in neither size: code, stack, the agent's buffers.
+
+    None where operators were refused, or where the target sets no limit.
+    """
+
+    operators: tuple[OperatorAnalysis, ...]
+    arena_bytes: int | None
+    """Of activations and workspaces, as the memory plan lays them out."""
+    constants_bytes: int | None
+    """Weights, biases, multipliers, tables."""
+    ram_limit: int | None
+    """The board's region that holds the arena."""
+    flash_limit: int | None
+    """The board's region that holds the constants."""
+
+    def misfits(self) -> tuple[str, ...]:
+        """What is larger than its region already, in words."""
+        pairs = (
+            ("the arena", self.arena_bytes, "RAM", self.ram_limit),
+            ("the constants", self.constants_bytes, "flash", self.flash_limit),
+        )
+        return tuple(
+            f"{what} of {size:,} B and the {memory} of {limit:,} B"
+            for what, size, memory, limit in pairs
+            if size is not None and limit is not None and size > limit
+        )
+
+
+def analyze_model(model: Model, target: Target) -> ModelAnalysis:
+    """Every operator of the lowered model in the order in which it runs, then those that were refused."""
     program, refusals = lower_partly(model)
-    schedule = next((name for name in target.schedules if name in SCHEDULES), None)
-    operators = [
-        OperatorAnalysis(
-            name=program.tensors[step.output].name,
-            op=step.operator.label,
-            form="integer" if step.float_because is None else "float",
-            schedule=_schedule(step.operator, schedule),
-            input_shapes=tuple(program.tensors[tensor].shape for tensor in step.inputs),
-            output_shape=program.tensors[step.output].shape,
-            macs=step.operator.macs(program.tensors[step.output].shape),
-            parameters=step.operator.parameters(),
-            weights_bytes=_constant_bytes(step.operator) + _operand_bytes(program, step),
-            activation_bytes=program.tensors[step.output].size_bytes,
-            reason=step.float_because,
-        )
-        for step in program.steps
-    ]
-    for refusal in refusals:
-        place = refusal.place
-        operators.append(
-            OperatorAnalysis(
-                name="" if place is None else place.name,
-                op=refusal.relax_op.removeprefix("relax.") if place is None else place.op,
-                form="refused",
-                schedule=None,
-                input_shapes=(),
-                output_shape=(),
-                macs=0,
-                parameters=0,
-                weights_bytes=0,
-                activation_bytes=0,
-                reason=refusal.reason,
-            )
-        )
-    return tuple(operators)
+    return analyze_program(program, target, refusals, name=model.name)
 
 
-def _schedule(operator: op.Operator, preferred: str | None) -> str | None:
-    if isinstance(operator, op.FloatFunction):
-        return f"{floating.NAME}.{operator.title}"
-    return None if preferred is None else f"{preferred}.{operator.NAME}"
+def analyze_program(
+    program: Program, target: Target, refusals: Sequence[Refusal] = (), *, name: str
+) -> ModelAnalysis:
+    """The same of a lowered program.
+
+    Raises:
+        ModelError: it computes nothing.
+    """
+    arena, flash = target.region("arena"), target.region("weights")
+    ram_limit = None if arena is None else arena.size_bytes
+    flash_limit = None if flash is None else flash.size_bytes
+    if refusals:
+        partial = (_of_step(program, step, None) for step in program.steps)
+        operators = (*partial, *map(_of_refusal, refusals))
+        return ModelAnalysis(operators, None, None, ram_limit, flash_limit)
+    assembly = assemble(program, target.schedules, threads=target.platform == "linux", name=name)
+    return ModelAnalysis(
+        _assembled(assembly, name),
+        assembly.plan.arena_bytes,
+        assembly.weights.size_bytes,
+        ram_limit,
+        flash_limit,
+    )
 
 
-def _operand_bytes(program: Program, step: Step) -> int:
-    tensors = (program.tensors[tensor] for tensor in step.inputs)
-    return sum(tensor.data.nbytes for tensor in tensors if tensor.data is not None)
+def _assembled(assembly: Assembly, name: str) -> tuple[OperatorAnalysis, ...]:
+    compiled = assembly.compiled({}, "", name=name, target="").operators
+    steps = assembly.program.steps
+    return tuple(
+        _of_step(assembly.program, step, operator) for step, operator in zip(steps, compiled, strict=True)
+    )
 
 
-def _constant_bytes(operator: object) -> int:
-    values = (getattr(operator, name) for name in getattr(operator, "__dataclass_fields__", ()))
-    return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+def _of_step(program: Program, step: Step, compiled: CompiledOperator | None) -> OperatorAnalysis:
+    output = program.tensors[step.output]
+    inputs = [program.tensors[tensor] for tensor in step.inputs]
+    operands = sum(tensor.data.nbytes for tensor in inputs if tensor.data is not None)
+    return OperatorAnalysis(
+        name=output.name,
+        op=step.operator.label,
+        form="integer" if step.float_because is None else "float",
+        schedule=None if compiled is None else compiled.schedule,
+        input_shapes=tuple(tensor.shape for tensor in inputs if tensor.data is None),
+        output_shape=output.shape,
+        macs=step.operator.macs(output.shape),
+        parameters=step.operator.parameters(),
+        weights_bytes=operands if compiled is None else compiled.weights_bytes,
+        activation_bytes=output.size_bytes,
+        workspace_bytes=0 if compiled is None else compiled.workspace_bytes,
+        reason=step.float_because,
+    )
+
+
+def _of_refusal(refusal: Refusal) -> OperatorAnalysis:
+    place = refusal.place
+    return OperatorAnalysis(
+        name="" if place is None else place.name,
+        op=refusal.relax_op.removeprefix("relax.") if place is None else place.op,
+        form="refused",
+        schedule=None,
+        input_shapes=(),
+        output_shape=(),
+        macs=0,
+        parameters=0,
+        weights_bytes=0,
+        activation_bytes=0,
+        reason=refusal.reason,
+    )

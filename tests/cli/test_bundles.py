@@ -11,6 +11,7 @@ import pytest
 from typer.testing import Result
 
 Run = Callable[..., Result]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -112,3 +113,35 @@ def test_analyze_lists_what_runs_how(run: Run, data_dir: Path) -> None:
     table = run("analyze", str(data_dir / "kws_ref_model.tflite"), "-q").stdout
     assert "2,656,768 MACs" in table
     assert "1×25×5×64" in table
+    assert values["forms"] == {"integer": 12, "float": 0, "refused": 0}
+    assert values["memory"]["ram_limit"] == 4 << 20
+    assert "89.1%" in table  # the share of conv2d
+    assert max(map(len, table.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("width", [40, 64, 80, 200])
+def test_the_table_of_operators_is_as_wide_as_the_terminal(data_dir: Path, width: int) -> None:
+    from rich.console import Console
+
+    from edgekit.cli.analysis_table import analysis_table
+    from edgekit.pipeline import analyze
+
+    found = analyze(data_dir / "kws_ref_model.tflite", target="nucleo-f446re")
+    console = Console(width=width, markup=False, emoji=False)
+    with console.capture() as capture:
+        console.print(analysis_table(found, width))
+    lines = capture.get().splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= width
+    assert any("2,656,768" in line for line in lines)  # the total is never cut
+    assert sum(line.lstrip()[:2].strip().isdigit() for line in lines) == 12
+
+
+def test_analyze_says_what_does_not_fit(run: Run, data_dir: Path) -> None:
+    board = (ROOT / "targets" / "nucleo-f446re.toml").read_text().replace('"128KiB"', '"8KiB"')
+    Path("small.toml").write_text(board.replace('name = "nucleo-f446re"', 'name = "small"'))
+    model = str(data_dir / "kws_ref_model.tflite")
+    result = run("analyze", model, "--target", "./small.toml", "--json", "-q")
+    assert result.exit_code == 5, result.output
+    memory = json.loads(result.stdout)["memory"]
+    assert memory["arena_bytes"] > memory["ram_limit"] == 8 << 10
+    assert "does not fit" in result.stderr

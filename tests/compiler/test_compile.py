@@ -131,18 +131,18 @@ def test_a_model_that_computes_nothing_is_refused() -> None:
 
 def test_analysis_lists_what_will_run_and_what_is_refused() -> None:
     target = load_target("host")
-    rows = analyze_model(small_model(), target)
+    rows = analyze_model(small_model(), target).operators
     assert [row.op for row in rows if row.form == "integer"] == [
         operator.op for operator in compile_model(small_model(), target).operators
     ]
     assert sum(row.macs for row in rows) == 2 * 8 * 8 * 4 * 9 * 4 + 12
     in_float = analyze_model(
         qdq_model([(1, 4)], lambda g, x: g.emit(relax.op.std(g.requantized(x, 0.1, 0)))), target
-    )
+    ).operators
     assert [(row.op, row.form) for row in in_float] == [("dequantize", "float"), ("float.std", "float")]
     assert in_float[-1].reason
     refused = analyze_model(
         qdq_model([(1, 4)], lambda g, x: g.emit(relax.op.unique(g.requantized(x, 0.1, 0)))), target
-    )
+    ).operators
     assert refused[-1].form == "refused"
     assert refused[-1].reason
