@@ -17,10 +17,11 @@ from edgekit.errors import ModelError
 from edgekit.frontend.shapes import MAX_ELEMENTS, fix_input_shapes, shape_text, show_name, show_text
 from edgekit.frontend.tflite_fold import fold, is_foldable
 from edgekit.frontend.tflite_graph import QuantizationParameters, TfliteGraph, TfliteOperator, TfliteTensor
+from edgekit.frontend.tflite_moves import MOVES
 from edgekit.frontend.tflite_operators import OPERATORS, Operands, Rule, activation_of
 from edgekit.frontend.unsupported import Unsupported, refuse
 
-__all__ = ["CheckedGraph", "check_tflite", "place_of"]
+__all__ = ["ACTIVATION_FIELD", "RULES", "CheckedGraph", "check_tflite", "place_of"]
 
 RANGES: Mapping[str, tuple[int, int]] = {
     "int8": (-128, 127),
@@ -34,6 +35,8 @@ ITEM_BYTES: Mapping[str, int] = {
     "float32": 4, "float16": 2, "int32": 4, "uint8": 1, "int64": 8, "bool": 1, "int16": 2, "int8": 1,
     "uint32": 4, "uint16": 2, "uint64": 8, "float64": 8, "complex64": 8, "complex128": 16, "bfloat16": 2,
 }  # fmt: skip
+
+RULES: Mapping[str, Rule] = {**OPERATORS, **MOVES}
 
 ACTIVATION_FIELD: Mapping[str, int] = {
     "ADD": 0, "SUB": 0, "MUL": 0, "CONCATENATION": 1, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 4,
@@ -299,7 +302,7 @@ def check_tflite(graph: TfliteGraph, shapes: Mapping[str, tuple[int, ...]] | Non
             constants.update(operator.outputs)
             folded.add(operator.index)
             continue
-        rule = OPERATORS.get(operator.op)
+        rule = RULES.get(operator.op)
         if rule is None:
             found.append(Unsupported(place_of(graph, operator), "no converter"))
             continue
@@ -325,7 +328,7 @@ def check_tflite(graph: TfliteGraph, shapes: Mapping[str, tuple[int, ...]] | Non
         if operator.index in folded:
             tensors[operands.output.index] = fold(operands)
             continue
-        rule = OPERATORS[operator.op]
+        rule = RULES[operator.op]
         if rule.same_quantization:
             _check_same_quantization(operands, rule)
         outputs = _shaped(operands, rule.output_shapes(operands), declared=not reshaped)

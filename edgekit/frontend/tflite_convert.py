@@ -31,6 +31,8 @@ from edgekit.errors import EdgekitError, ModelError, UnsupportedError
 from edgekit.frontend.places import build_main, record_places
 from edgekit.frontend.tflite_check import ACTIVATION_FIELD, CheckedGraph, place_of
 from edgekit.frontend.tflite_graph import TfliteTensor
+from edgekit.frontend.tflite_move_converters import CONVERTERS, Move
+from edgekit.frontend.tflite_moves import MOVES
 from edgekit.frontend.tflite_operators import (
     Activation,
     Operands,
@@ -108,6 +110,7 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
             "TANH": lambda _, op: stock["TANH"](op=op),
             "TRANSPOSE": self._transpose,
             "TRANSPOSE_CONV": self._transpose_conv,
+            **{name: self._moved(move) for name, move in CONVERTERS.items()},
         }
 
     # TVM keys its expressions by tensor name, which files need not give or keep unique.
@@ -342,6 +345,14 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
 
     def _move(self, operands: Operands, _: Any) -> relax.Expr:
         return relax.op.reshape(self._stored(operands.input(0)), operands.output.shape)
+
+    def _moved(self, move: Move) -> Callable[[Operands, Any], relax.Expr | list[relax.Expr]]:
+        def convert(operands: Operands, _: Any) -> relax.Expr | list[relax.Expr]:
+            plain = MOVES[operands.operator.op].plain
+            stored = [self._stored(operands.input(i)) for i in range(len(operands.inputs)) if i not in plain]
+            return move(operands, stored, self.bb)
+
+        return convert
 
     def _transpose(self, operands: Operands, _: Any) -> relax.Expr:
         return relax.op.permute_dims(self._stored(operands.input(0)), list(permutation(operands)))

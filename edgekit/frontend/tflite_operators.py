@@ -23,8 +23,10 @@ __all__ = [
     "Operands",
     "Padding",
     "Rule",
+    "Shape",
     "Window",
     "activation_of",
+    "normal_axes",
     "same_padding",
     "transposed_window",
     "window_of",
@@ -295,7 +297,8 @@ def _same(operands: Operands) -> Shape:
     return operands.input(0).shape
 
 
-def _axes(operands: Operands, axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
+def normal_axes(operands: Operands, axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    """The axes counted from 0, each once, in order."""
     if any(not -rank <= a < rank for a in axes):
         raise operands.wrong(f"axes {axes} of a tensor of {rank} dimensions")
     return tuple(sorted({a % rank for a in axes}))
@@ -303,7 +306,7 @@ def _axes(operands: Operands, axes: tuple[int, ...], rank: int) -> tuple[int, ..
 
 def reduce_axes(operands: Operands) -> tuple[int, ...]:
     """The axes of a reduction, each once, in order, from 0."""
-    return _axes(operands, operands.integers(1), len(operands.input(0).shape))
+    return normal_axes(operands, operands.integers(1), len(operands.input(0).shape))
 
 
 def _reduce(operands: Operands) -> Shape:
@@ -333,7 +336,7 @@ def _pad(operands: Operands) -> Shape:
 def concatenation_axis(operands: Operands) -> int:
     rank = len(operands.input(0).shape)
     axis = operands.options.i32(0) if operands.options is not None else 0
-    return _axes(operands, (axis,), rank)[0]
+    return normal_axes(operands, (axis,), rank)[0]
 
 
 def _concatenation(operands: Operands) -> Shape:
@@ -375,7 +378,9 @@ def _reshape(operands: Operands) -> Shape:
 def _squeeze(operands: Operands) -> Shape:
     shape = operands.input(0).shape
     dims = (operands.options.i32s(0, limit=8) if operands.options is not None else None) or ()
-    axes = _axes(operands, dims, len(shape)) if dims else tuple(i for i, d in enumerate(shape) if d == 1)
+    axes = (
+        normal_axes(operands, dims, len(shape)) if dims else tuple(i for i, d in enumerate(shape) if d == 1)
+    )
     if any(shape[a] != 1 for a in axes):
         raise operands.wrong(f"it squeezes {axes} of {shape_text(shape)}")
     return tuple(d for i, d in enumerate(shape) if i not in axes)
@@ -386,7 +391,7 @@ def _expand_dims(operands: Operands) -> Shape:
     values = operands.integers(1)
     if len(values) != 1 or len(shape) >= 8:
         raise operands.wrong(f"axis {values}")
-    axis = _axes(operands, values, len(shape) + 1)[0]
+    axis = normal_axes(operands, values, len(shape) + 1)[0]
     return (*shape[:axis], 1, *shape[axis:])
 
 
@@ -394,7 +399,7 @@ def permutation(operands: Operands) -> tuple[int, ...]:
     """The axes of a transpose, from 0."""
     rank = len(operands.input(0).shape)
     values = operands.integers(1)
-    if len(values) != rank or _axes(operands, values, rank) != tuple(range(rank)):
+    if len(values) != rank or normal_axes(operands, values, rank) != tuple(range(rank)):
         raise operands.wrong(f"{values} is no permutation of {rank} axes")
     return tuple(v % rank for v in values)
 

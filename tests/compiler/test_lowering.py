@@ -198,6 +198,24 @@ def test_convolutions_by_their_groups(groups: int, name: str) -> None:
     assert program.macs == 8 * 2 * 2 * 3 * 3 * (4 // groups)
 
 
+def test_a_channel_shuffle_moves_once() -> None:
+    """Between NHWC convolutions: the split and the joined channels stay the innermost axes."""
+
+    def body(graph: Graph, x: Any) -> Any:
+        value = graph.requantized(conv(graph, graph.requantized(x, 0.1, 0), 6, 3), 0.1, 0)
+        value = graph.emit(relax.op.reshape(value, (1, 2, 3, 4, 4)))
+        value = graph.emit(relax.op.permute_dims(value, [0, 2, 1, 3, 4]))
+        value = graph.emit(relax.op.reshape(value, (1, 6, 4, 4)))
+        return graph.requantized(conv(graph, value, 2, 6), 0.1, 0)
+
+    program = lower_model(qdq_model([(1, 3, 6, 6)], body))
+    assert names(program) == ["transpose", "conv2d", "transpose", "conv2d", "transpose"]
+    shuffle = program.steps[2].operator
+    assert isinstance(shuffle, op.Transpose)
+    assert program.tensors[program.steps[2].inputs[0]].shape == (1, 4, 4, 2, 3)
+    assert shuffle.axes == (0, 1, 2, 4, 3)
+
+
 def test_an_activation_of_a_float_input_is_the_clamp_of_its_quantize() -> None:
     program = lower_model(
         qdq_model([(1, 4)], lambda g, x: g.requantized(g.emit(relax.op.nn.relu(x)), 0.25, -100))

@@ -23,6 +23,7 @@ from tests.reference.convolution_cases import CONVOLUTIONS
 from tests.reference.host_library import HostLibrary, compile_tflite
 from tests.reference.int8 import Quantized
 from tests.reference.litert import ReferenceModel, run_reference
+from tests.reference.movement_cases import MOVEMENTS
 from tests.reference.tflite_builder import TfliteBuilder
 
 EXAMPLES = campaign_count(60, 5)
@@ -66,6 +67,26 @@ def test_operator_equals_litert(operator: str) -> None:
         compare(content, inputs, [repr(case) for case in cases])
 
     check()
+
+
+@settings(
+    max_examples=campaign_count(60, 4),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+)
+@given(st.tuples(*MOVEMENTS.values()), OPERATORS["relu"])
+def test_movements_equal_litert_and_numpy(cases: tuple[Case, ...], computing: Case) -> None:
+    """One of each in a model, and one operator that computes: a model that moves nothing is refused."""
+    content, inputs = batch_model([computing, *cases])
+    reference = run_reference(content, inputs)
+    with tempfile.TemporaryDirectory() as directory:
+        outputs = compile_tflite(content, Path(directory)).run(inputs)
+    for number, (actual, expected) in enumerate(zip(outputs, reference, strict=True)):
+        equal_bytes(actual, expected, f"output {number} of {[computing, *cases]!r}")
+    moved = np.concatenate([output.ravel() for output in outputs[1:]])
+    expected = np.concatenate([case.expected() for case in cases if case.expected is not None])
+    np.testing.assert_array_equal(moved, expected)
 
 
 @pytest.mark.parametrize("y_scale", [1.0, 3.0, 1.5, 2.75])

@@ -35,9 +35,25 @@ _TYPES = {
     "int8": schema.TensorType.INT8,
     "uint8": schema.TensorType.UINT8,
     "int64": schema.TensorType.INT64,
+    "int16": schema.TensorType.INT16,
 }
 # The first version of each operator whose kernel takes int8.
 _VERSIONS = {
+    "SLICE": 2,
+    "SPLIT": 2,
+    "SPLIT_V": 2,
+    "STRIDED_SLICE": 2,
+    "PACK": 2,
+    "UNPACK": 2,
+    "GATHER": 2,
+    "REVERSE_V2": 3,
+    "TILE": 2,
+    "BROADCAST_TO": 3,
+    "MIRROR_PAD": 2,
+    "SPACE_TO_DEPTH": 2,
+    "DEPTH_TO_SPACE": 1,
+    "SPACE_TO_BATCH_ND": 2,
+    "BATCH_TO_SPACE_ND": 2,
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 3,
     "FULLY_CONNECTED": 4,
@@ -297,6 +313,25 @@ class TfliteBuilder:
 
     def dequantize(self, x: Tensor) -> Tensor:
         return self._operator("DEQUANTIZE", [x], schema.DequantizeOptionsT(), x.shape, 0.0, 0, "float32")
+
+    def move(
+        self,
+        name: str,
+        x: Sequence[Tensor],
+        options: Any,
+        shapes: Sequence[Sequence[int]],
+        *,
+        before: Sequence[NDArray[Any]] = (),
+        after: Sequence[NDArray[Any]] = (),
+        dtype: str | None = None,
+    ) -> list[Tensor]:
+        """An operator that keeps its input's quantisation, with constants of integers around its inputs."""
+        inputs = [*map(self.constant, before), *x, *map(self.constant, after)]
+        kept = (x[0].scale, x[0].zero_point) if dtype is None else (0.0, 0)
+        first = self._operator(name, inputs, options, shapes[0], *kept, dtype or x[0].dtype)
+        rest = [self._tensor(shape, first.dtype, *kept, None) for shape in shapes[1:]]
+        self._operators[-1].outputs = [tensor.index for tensor in (first, *rest)]
+        return [first, *rest]
 
     # --- the file --------------------------------------------------------------------------------
 

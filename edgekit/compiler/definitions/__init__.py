@@ -52,4 +52,7 @@ DEFINITIONS: Mapping[type[op.Operator], Callable[[Any, tuple[Any, ...], Tensor],
     op.Dequantize: elementwise.dequantize,
     op.Softmax: softmax.softmax,
     op.Transpose: movement.transpose,
+    op.Slice: movement.slice_,
+    op.Gather: movement.gather,
+    op.Tile: movement.tile,
 }

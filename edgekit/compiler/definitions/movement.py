@@ -1,4 +1,4 @@
-"""Padding, concatenation, transposition."""
+"""Padding, concatenation, transposition, and selection of places."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from tvm import te, tirx
 
 from edgekit.compiler import operators as op
-from edgekit.compiler.definitions.stages import OUTPUT, Definition, all_of, i32, rescaled
+from edgekit.compiler.definitions.stages import OUTPUT, Definition, all_of, const, i32, rescaled
 from edgekit.compiler.fixed_point import saturate
 from edgekit.compiler.program import Tensor
 
-__all__ = ["concat", "pad", "transpose"]
+__all__ = ["concat", "gather", "pad", "slice_", "tile", "transpose"]
 
 
 def pad(operator: op.Pad, inputs: tuple[Any, ...], output: Tensor) -> Definition:
@@ -44,7 +44,7 @@ def concat(operator: op.Concat, inputs: tuple[Any, ...], output: Tensor) -> Defi
             value = rescaled(value - i32(operator.zero_points[position]), rescale) + i32(
                 operator.output_zero_point
             )
-        return saturate(value, operator.clamp.low, operator.clamp.high)
+        return saturate(value, operator.clamp.low, operator.clamp.high, output.dtype)
 
     def value(*at: Any) -> Any:
         end = output.shape[axis]
@@ -62,5 +62,41 @@ def concat(operator: op.Concat, inputs: tuple[Any, ...], output: Tensor) -> Defi
 def transpose(operator: op.Transpose, inputs: tuple[Any, ...], output: Tensor) -> Definition:
     def value(*at: Any) -> Any:
         return inputs[0][tuple(at[operator.axes.index(axis)] for axis in range(len(at)))]
+
+    return Definition(inputs, (), te.compute(output.shape, value, name=OUTPUT))
+
+
+def slice_(operator: op.Slice, inputs: tuple[Any, ...], output: Tensor) -> Definition:
+    def value(*at: Any) -> Any:
+        places = zip(at, operator.begin, operator.strides, strict=True)
+        return inputs[0][tuple(index * stride + begin for index, begin, stride in places)]
+
+    return Definition(inputs, (), te.compute(output.shape, value, name=OUTPUT))
+
+
+def gather(operator: op.Gather, inputs: tuple[Any, ...], output: Tensor) -> Definition:
+    tables = [
+        None if indices is None else const(f"indices{axis}", indices)
+        for axis, indices in enumerate(operator.indices)
+    ]
+
+    def value(*at: Any) -> Any:
+        places = zip(at, tables, strict=True)
+        return inputs[0][tuple(index if table is None else table[0][index] for index, table in places)]
+
+    constants = tuple(table for table in tables if table is not None)
+    return Definition(inputs, constants, te.compute(output.shape, value, name=OUTPUT))
+
+
+def tile(operator: op.Tile, inputs: tuple[Any, ...], output: Tensor) -> Definition:
+    def place(index: Any, size: int, extent: int) -> Any:
+        if size == extent:
+            return index
+        return 0 if size == 1 else tirx.floormod(index, size)
+
+    def value(*at: Any) -> Any:
+        sizes = (int(size) for size in inputs[0].shape)
+        places = zip(at, sizes, output.shape, strict=True)
+        return inputs[0][tuple(place(index, size, extent) for index, size, extent in places)]
 
     return Definition(inputs, (), te.compute(output.shape, value, name=OUTPUT))

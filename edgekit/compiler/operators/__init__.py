@@ -25,7 +25,7 @@ from edgekit.compiler.operators.elementwise import (
     Subtract,
 )
 from edgekit.compiler.operators.floating import FloatFunction
-from edgekit.compiler.operators.movement import Concat, Pad, Transpose
+from edgekit.compiler.operators.movement import Concat, Gather, Pad, Slice, Tile, Transpose
 from edgekit.compiler.operators.pooling import AveragePool, MaxPool, Mean
 from edgekit.compiler.operators.softmax import Softmax
 
@@ -40,6 +40,7 @@ __all__ = [
     "Dequantize",
     "FloatFunction",
     "FullRange",
+    "Gather",
     "GroupedConv2D",
     "Lookup",
     "MaxPool",
@@ -53,8 +54,10 @@ __all__ = [
     "Quantize",
     "Requantize",
     "Rescale",
+    "Slice",
     "Softmax",
     "Subtract",
+    "Tile",
     "Transpose",
     "TransposedConv2D",
     "Window",

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgekit.compiler.operators.base import Clamp, Operator, Rescale
 
-__all__ = ["Concat", "Pad", "Transpose"]
+__all__ = ["Concat", "Gather", "Pad", "Slice", "Tile", "Transpose"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,3 +41,30 @@ class Transpose(Operator):
 
     NAME: ClassVar[str] = "transpose"
     axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slice(Operator):
+    """Output place i is input place `begin + i · stride`, along every axis; a stride may be negative."""
+
+    NAME: ClassVar[str] = "slice"
+    begin: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gather(Operator):
+    """Output place (i, j, …) is input place (indices[0][i], indices[1][j], …); None takes an axis as it is.
+
+    Indices are int32, as many as the output has places along their axis, each within the input.
+    """
+
+    NAME: ClassVar[str] = "gather"
+    indices: tuple[NDArray[np.int32] | None, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tile(Operator):
+    """The input again and again along every axis that is longer in the output (a multiple)."""
+
+    NAME: ClassVar[str] = "tile"

@@ -25,9 +25,20 @@ from edgekit.compiler.lowering.rules.convolution import convolution, transposed_
 from edgekit.compiler.lowering.rules.dense import matmul
 from edgekit.compiler.lowering.rules.elementwise import bounded, clip
 from edgekit.compiler.lowering.rules.functions import COMPARISONS, UNARY
-from edgekit.compiler.lowering.rules.movement import astype, concat, pad, permute_dims, reshape
+from edgekit.compiler.lowering.rules.movement import astype, concat, permute_dims, reshape
 from edgekit.compiler.lowering.rules.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d, mean
 from edgekit.compiler.lowering.rules.quantization import UINT8_OFFSET, dequantize, quantize
+from edgekit.compiler.lowering.rules.selection import (
+    broadcast_to,
+    flip,
+    pad,
+    repeat,
+    split,
+    stack,
+    strided_slice,
+    take,
+    tile,
+)
 from edgekit.compiler.lowering.rules.site import Rule, Site
 from edgekit.compiler.lowering.rules.softmax import softmax
 from edgekit.compiler.lowering.rules.tables import absolute, leaky_relu, softplus, unary, where
@@ -61,6 +72,14 @@ RULES: Mapping[str, Rule] = {
     "relax.permute_dims": permute_dims,
     "relax.concat": concat,
     "relax.nn.pad": pad,
+    "relax.strided_slice": strided_slice,
+    "relax.split": split,
+    "relax.flip": flip,
+    "relax.take": take,
+    "relax.repeat": repeat,
+    "relax.tile": tile,
+    "relax.broadcast_to": broadcast_to,
+    "relax.stack": stack,
     "relax.astype": astype,
     "relax.multiply": multiply,
     "relax.subtract": subtract,
