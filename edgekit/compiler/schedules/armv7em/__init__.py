@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step
-from edgekit.compiler.schedules.armv7em import convolution, depthwise
+from edgekit.compiler.schedules.armv7em import convolution, dense, depthwise, elementwise
 from edgekit.compiler.schedules.kernel import Request, Variant
 
 __all__ = ["NAME", "variants"]
@@ -18,6 +18,10 @@ _Variants = Callable[[Program, Step, Request], tuple[Variant, ...]]
 VARIANTS: Mapping[type[op.Operator], _Variants] = {
     op.Conv2D: convolution.variants,
     op.DepthwiseConv2D: depthwise.variants,
+    op.Dense: dense.variants,
+    op.Add: elementwise.sum_variants,
+    op.Subtract: elementwise.sum_variants,
+    op.Lookup: elementwise.lookup_variants,
 }
 """What computes an operator, best first. Where none applies the next schedule serves."""
 
@@ -25,5 +29,7 @@ VARIANTS: Mapping[type[op.Operator], _Variants] = {
 def variants(program: Program, step: Step, request: Request) -> tuple[Variant, ...]:
     """The variants whose preconditions hold for a step, best first by default."""
     if request.threads or type(step.operator) not in VARIANTS:
+        return ()
+    if any(program.tensors[tensor].dtype != "int8" for tensor in (*step.inputs, step.output)):
         return ()
     return VARIANTS[type(step.operator)](program, step, request)

@@ -159,6 +159,10 @@ class Assembler:
         """Go on at the address (with its Thumb bit) that lies in memory."""
         self._memory("ldr", _PC, base, offset, None)
 
+    def jump(self, address: Register) -> None:
+        """Go on at an address that has its Thumb bit."""
+        self._emit("bx", str(address), address)
+
     # --- arithmetic ---
 
     def mov(self, to: Register, value: Register | int) -> None:
@@ -192,6 +196,13 @@ class Assembler:
 
     def lsl(self, to: Register, value: Register, by: Register | int) -> None:
         self._shift("lsl", to, value, by)
+
+    def eor(self, to: Register, left: Register, right: Register) -> None:
+        self._sum("eor", to, left, right, 0, 0)
+
+    def sdiv(self, to: Register, dividend: Register, divisor: Register) -> None:
+        """to = dividend / divisor towards zero."""
+        self._emit("sdiv", f"{to}, {dividend}, {divisor}", to, dividend, divisor)
 
     def smlad(self, to: Register, a: Register, b: Register, plus: Register) -> None:
         """to = plus + a.bottom · b.bottom + a.top · b.top (int16 halves)."""

@@ -24,7 +24,14 @@ from numpy.typing import NDArray
 from edgekit.compiler import operators as op
 from edgekit.compiler.schedules.armv7em.instructions import Assembler, Register
 
-__all__ = ["ChannelParameters", "channel_parameters", "emit_requantize", "needs_clamp"]
+__all__ = [
+    "LARGEST_EXPONENT",
+    "ChannelParameters",
+    "channel_parameters",
+    "emit_requantize",
+    "emit_single_rounding",
+    "needs_clamp",
+]
 
 LARGEST_EXPONENT = 22
 """constant = 2^(e−1) + zero_point · 2^e is added to a product below 2^30: both fit 31 bits up to here."""
@@ -94,5 +101,19 @@ def emit_requantize(
             code.add(spare, constant, value, asr=31)
             addend = spare
         code.smmlar(value, value, multiplier, addend)
+        code.asr(value, value, exponent)
+        code.ssat(value, 8, value)
+
+
+def emit_single_rounding(
+    code: Assembler,
+    values: Sequence[Register],
+    multiplier: Register,
+    constant: Register,
+    exponent: Register,
+) -> None:
+    """Each of `values` from 2v to the output of a fully connected layer: (v · m / 2^31 + constant) >> e."""
+    for value in values:
+        code.smmla(value, value, multiplier, constant)
         code.asr(value, value, exponent)
         code.ssat(value, 8, value)
