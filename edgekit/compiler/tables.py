@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts import Quantization
 from edgekit.compiler.fixed_point import quantize_multiplier, round_half_away
+from edgekit.compiler.operators import Requantize
 
 __all__ = [
     "ENTRIES",
@@ -31,6 +32,7 @@ __all__ = [
     "fixed_hard_swish",
     "fixed_leaky_relu",
     "fixed_multiply",
+    "fixed_requantize",
     "fixed_rsqrt",
     "reals_of",
     "reciprocal",
@@ -125,6 +127,15 @@ def fixed_add(
     return _clamped(total + output.zero_point)
 
 
+def fixed_requantize(operator: Requantize) -> Int8Table:
+    """What the operator stores for each value. `requantize.h: Requantize`"""
+    values = _STORED - operator.input_zero_point
+    if operator.rescale is not None:
+        values = _double(values, operator.rescale.multiplier, operator.rescale.shift)
+    shifted = values + operator.output_zero_point
+    return np.asarray(np.clip(shifted, operator.clamp.low, operator.clamp.high)).astype(np.int8)
+
+
 def fixed_multiply(
     first: Int64Array, second: Int64Array, scales: tuple[float, float], output: Quantization
 ) -> Int8Table:
@@ -139,6 +150,7 @@ def fixed_divide(
     """DIV of two centred operands. `div.cc: Prepare` (float32 scales), `div.h: DivElementwise`
 
     LiteRT stops at a divisor of 0; here the quotient saturates by the sign of the dividend, 0 / 0 gives −128.
+    Quotients under a step make it shift by more than 31 bits, which is undefined; here they are rounded.
     """
     real = np.float32(scales[0]) / (np.float32(scales[1]) * np.float32(output.scale))
     multiplier, shift = quantize_multiplier(float(real))

@@ -39,7 +39,7 @@ ITEM_BYTES: Mapping[str, int] = {
 RULES: Mapping[str, Rule] = {**OPERATORS, **MOVES}
 
 ACTIVATION_FIELD: Mapping[str, int] = {
-    "ADD": 0, "SUB": 0, "MUL": 0, "CONCATENATION": 1, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 4,
+    "ADD": 0, "SUB": 0, "MUL": 0, "DIV": 0, "CONCATENATION": 1, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 4,
     "FULLY_CONNECTED": 0, "AVERAGE_POOL_2D": 5, "MAX_POOL_2D": 5, "TRANSPOSE_CONV": 3,
 }  # fmt: skip
 """The number of the fused activation in the options table of the operators that have one."""
@@ -151,7 +151,7 @@ def _type_problem(tensor: TfliteTensor, allowed: tuple[str, ...]) -> str | None:
         return "a variable tensor (state between runs) has no converter"
     if tensor.dtype not in allowed:
         if tensor.dtype == "float32":
-            return "it computes in float32; only int8 models are accepted as TFLite"
+            return "it computes partly in float32 and partly in integers"
         return f"{tensor.dtype} data has no converter"
     if tensor.dtype in ("int8", "uint8"):
         if tensor.quantization is None:
@@ -162,12 +162,10 @@ def _type_problem(tensor: TfliteTensor, allowed: tuple[str, ...]) -> str | None:
 
 
 def _weights_problem(tensor: TfliteTensor, rule: Rule, data: TfliteTensor) -> str | None:
-    if data.dtype == "float32":
-        if tensor.dtype in ("int8", "uint8", "int4"):
-            return "its weights are integers and its data float32 (dynamic-range quantisation)"
-        return "it computes in float32; only int8 models are accepted as TFLite"
     if tensor.data is None:
         return "its weights are computed, not constant"
+    if data.dtype == "float32" and tensor.dtype == "float32" and not tensor.is_sparse:
+        return None
     if tensor.is_sparse or tensor.dtype != "int8":
         return f"{'sparse' if tensor.is_sparse else tensor.dtype} weights have no converter"
     if tensor.quantization is None:
@@ -190,6 +188,8 @@ def _operator_problem(operands: Operands, rule: Rule) -> str | None:
         incoming, outgoing = ("float32", "int8", "uint8"), ("int8", "uint8")
     elif op == "DEQUANTIZE":
         incoming, outgoing = ("int8", "uint8"), ("float32",)
+    elif data.dtype == "float32":
+        incoming, outgoing = ("float32",), ("float32",)
     for position, tensor in enumerate(operands.inputs):
         if tensor is None or position in rule.plain or position in (rule.weights, rule.bias):
             continue
@@ -199,8 +199,9 @@ def _operator_problem(operands: Operands, rule: Rule) -> str | None:
         if why := _type_problem(tensor, outgoing):
             return why
     bias = operands.optional(rule.bias) if rule.bias is not None else None
-    if bias is not None and (bias.data is None or bias.dtype != "int32"):
-        return "its bias is not a constant of int32"
+    stored = "float32" if data.dtype == "float32" else "int32"
+    if bias is not None and (bias.data is None or bias.dtype != stored):
+        return f"its bias is not a constant of {stored}"
     if op in ACTIVATION_FIELD and activation_of(operands, ACTIVATION_FIELD[op]) is None:
         return "its fused activation (TANH or SIGN_BIT) has no integer form"
     return None
@@ -223,7 +224,8 @@ def _check_operands(operands: Operands, rule: Rule) -> None:
 def _check_same_quantization(operands: Operands, rule: Rule) -> None:
     """Operators that move or select integers cannot change their scale (LiteRT's own condition)."""
     first = operands.input(rule.data).quantization
-    fill = (operands.input(2),) if operands.operator.op == "PADV2" else ()
+    second = {"PADV2": 2, "MAXIMUM": 1, "MINIMUM": 1}.get(operands.operator.op)
+    fill = () if second is None else (operands.input(second),)
     for tensor in (*fill, *operands.outputs):
         other = tensor.quantization
         if first is None or other is None:
@@ -277,6 +279,12 @@ def _batches_of_one(
     }
 
 
+def is_float(checked: CheckedGraph) -> bool:
+    """Whether a checked model carries no quantisation of its activations."""
+    stored = ("int8", "uint8", "int16")
+    return not any(tensor.dtype in stored for operands in checked.operands for tensor in operands.outputs)
+
+
 def check_tflite(graph: TfliteGraph, shapes: Mapping[str, tuple[int, ...]] | None) -> CheckedGraph:
     """Check a parsed file and fix all its shapes.
 
@@ -301,6 +309,9 @@ def check_tflite(graph: TfliteGraph, shapes: Mapping[str, tuple[int, ...]] | Non
         if is_foldable(resolve(operator, tensors), constants):
             constants.update(operator.outputs)
             folded.add(operator.index)
+            if operator.op == "DEQUANTIZE":
+                # Weights, which have to be constant when the next operator is looked at.
+                tensors[operator.outputs[0]] = fold(resolve(operator, tensors))
             continue
         rule = RULES.get(operator.op)
         if rule is None:

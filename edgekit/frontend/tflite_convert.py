@@ -30,6 +30,7 @@ from edgekit.artifacts import Place
 from edgekit.errors import EdgekitError, ModelError, UnsupportedError
 from edgekit.frontend.places import build_main, record_places
 from edgekit.frontend.tflite_check import ACTIVATION_FIELD, CheckedGraph, place_of
+from edgekit.frontend.tflite_functions import FUNCTIONS
 from edgekit.frontend.tflite_graph import TfliteTensor
 from edgekit.frontend.tflite_move_converters import CONVERTERS, Move
 from edgekit.frontend.tflite_moves import MOVES
@@ -69,6 +70,17 @@ def activation_range(activation: Activation, scale: float, zero_point: int) -> t
     return low, high
 
 
+def _reals(tensor: TfliteTensor) -> npt.NDArray[np.float32]:
+    """Constant weights of a float operator; where they are stored as integers, what these stand for."""
+    values = tensor.values()
+    if tensor.quantization is None or tensor.dtype == "float32":
+        return np.asarray(values, dtype=np.float32)
+    scales = np.asarray(tensor.quantization.scales, dtype=np.float32)
+    if scales.size > 1:
+        scales = scales.reshape([-1 if a == tensor.quantization.axis else 1 for a in range(values.ndim)])
+    return np.asarray(values.astype(np.float32) * scales, dtype=np.float32)
+
+
 class QdqConverter(OperatorConverter):  # type: ignore[misc]
     """TVM's TFLite converter over a checked graph, with the QDQ forms that it lacks."""
 
@@ -91,14 +103,17 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
             "CONV_2D": self._conv2d,
             "DEPTHWISE_CONV_2D": self._depthwise,
             "DEQUANTIZE": lambda o, _: self._real(o.input(0)),
+            "DIV": self._elementwise(relax.op.divide),
             "EXPAND_DIMS": self._move,
             "FULLY_CONNECTED": self._fully_connected,
-            "LOGISTIC": lambda _, op: stock["LOGISTIC"](op=op),
+            "MAXIMUM": self._elementwise(relax.op.maximum),
             "MAX_POOL_2D": self._max_pool,
             "MEAN": self._mean,
+            "MINIMUM": self._elementwise(relax.op.minimum),
             "MUL": self._elementwise(relax.op.multiply),
             "PAD": self._pad,
             "PADV2": self._pad,
+            "PRELU": self._prelu,
             "QUANTIZE": self._quantize,
             "RELU": lambda _, op: stock["RELU"](op=op),
             "RELU6": lambda _, op: stock["RELU6"](op=op),
@@ -107,8 +122,8 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
             "SOFTMAX": self._softmax,
             "SQUEEZE": self._move,
             "SUB": self._elementwise(relax.op.subtract),
-            "TANH": lambda _, op: stock["TANH"](op=op),
             "TRANSPOSE": self._transpose,
+            **{name: self._function(function) for name, function in FUNCTIONS.items()},
             "TRANSPOSE_CONV": self._transpose_conv,
             **{name: self._moved(move) for name, move in CONVERTERS.items()},
         }
@@ -162,7 +177,7 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
     def _real(self, tensor: TfliteTensor) -> relax.Expr:
         """An activation in float32."""
         stored = self._stored(tensor)
-        if tensor.quantization is None:
+        if tensor.quantization is None or tensor.dtype == "float32":
             return stored
         q = tensor.quantization
         return self._dequantized(stored, q.scales[0], q.zero_points[0])
@@ -172,6 +187,8 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
     ) -> relax.Expr:
         """Constant weights in the layout wanted; the output channels are along `axis` of it."""
         tensor = operands.input(1)
+        if operands.output.dtype == "float32":
+            return relax.const(np.ascontiguousarray(layout(_reals(tensor))), "float32")
         assert tensor.quantization is not None
         scales = tensor.quantization.scales
         scale: Any = np.asarray(scales, dtype=np.float32) if len(scales) > 1 else scales[0]
@@ -190,6 +207,8 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
         bias = operands.optional(position)
         if bias is None:
             return None
+        if bias.dtype == "float32":
+            return relax.const(np.array(bias.values()), "float32")
         x, w = data.quantization, operands.input(1).quantization
         assert x is not None
         assert w is not None
@@ -200,8 +219,10 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
         return self._dequantized(constant, scale, 0)
 
     def _quantized(self, operands: Operands, value: relax.Expr) -> relax.Expr:
-        """Quantise to the output's scale, then clamp to the fused activation."""
+        """Quantise to the output's scale, then clamp to the fused activation; in a float model only clamp."""
         output = operands.output
+        if output.dtype == "float32":
+            return self._activated(operands, value)
         assert output.quantization is not None
         scale, zero_point = output.quantization.scales[0], output.quantization.zero_points[0]
         stored = relax.op.quantize(
@@ -215,6 +236,16 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
             return stored
         return relax.op.clip(stored, float(low), float(high))
 
+    @staticmethod
+    def _activated(operands: Operands, value: relax.Expr) -> relax.Expr:
+        field = ACTIVATION_FIELD.get(operands.operator.op)
+        activation = Activation.NONE if field is None else activation_of(operands, field)
+        if activation == Activation.RELU:
+            return relax.op.nn.relu(value)
+        if activation == Activation.RELU6:
+            return relax.op.clip(value, 0.0, 6.0)
+        return value if activation == Activation.NONE else relax.op.clip(value, -1.0, 1.0)
+
     # Converters: (operands, TVM's operator) → the expression of the output.
 
     def _elementwise(self, function: Callable[..., relax.Expr]) -> Callable[[Operands, Any], relax.Expr]:
@@ -223,6 +254,34 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
             return self._quantized(operands, value)
 
         return convert
+
+    def _function(
+        self, function: Callable[[relax.Expr, Operands], relax.Expr]
+    ) -> Callable[[Operands, Any], relax.Expr]:
+        def convert(operands: Operands, _: Any) -> relax.Expr:
+            return self._quantized(operands, function(self._real(operands.input(0)), operands))
+
+        return convert
+
+    def _prelu(self, operands: Operands, _: Any) -> relax.Expr:
+        """Slopes along one axis; those of a whole row are along the axis of the flattened row."""
+        data, slopes = operands.input(0), operands.input(1)
+        axes = [axis - len(slopes.shape) for axis, size in enumerate(slopes.shape) if size != 1]
+        if slopes.quantization is None:
+            real = relax.const(np.array(slopes.values()).reshape(-1), "float32")
+        else:
+            constant = relax.const(np.array(slopes.values()).reshape(-1), "int8")
+            scale, zero_point = slopes.quantization.scales[0], slopes.quantization.zero_points[0]
+            real = self._dequantized(constant, scale, zero_point)
+        if len(axes) <= 1:
+            value = relax.op.nn.prelu(self._real(data), real, axes[0] if axes else -1)
+            return self._quantized(operands, value)
+        row = math.prod(slopes.shape)
+        if data.shape[-len(slopes.shape) :] != slopes.shape and data.shape[1:] != slopes.shape[1:]:
+            raise UnsupportedError(f"{operands.place()}: its slopes vary along some of several axes.")
+        flat = relax.op.reshape(self._real(data), (math.prod(data.shape) // row, row))
+        stored = self._quantized(operands, relax.op.nn.prelu(flat, real, 1))
+        return relax.op.reshape(stored, data.shape)
 
     def _convolution(self, operands: Operands, weights: relax.Expr, layout: str, groups: int) -> relax.Expr:
         window = window_of(operands)
@@ -277,13 +336,14 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
     def _fully_connected(self, operands: Operands, _: Any) -> relax.Expr:
         """The input flattened to (rows, depth) as LiteRT does, whatever its rank."""
         x = operands.input(0)
-        assert x.quantization is not None
         units, depth = operands.input(1).shape
         rows = math.prod(x.shape) // depth
         stored = self._stored(x)
         if x.shape != (rows, depth):
             stored = relax.op.reshape(stored, (rows, depth))
-        real = self._dequantized(stored, x.quantization.scales[0], x.quantization.zero_points[0])
+        real = stored
+        if x.quantization is not None and x.dtype != "float32":
+            real = self._dequantized(stored, x.quantization.scales[0], x.quantization.zero_points[0])
         value = relax.op.matmul(real, self._weights(operands, lambda w: w.transpose(1, 0), axis=1))
         stored = self._quantized(operands, self._with_bias(operands, value))
         return (
@@ -318,7 +378,9 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
     def _pad(self, operands: Operands, _: Any) -> relax.Expr:
         fill = 0.0
         value = operands.optional(2)
-        if value is not None:
+        if value is not None and value.dtype == "float32":
+            fill = float(value.values().ravel()[0])
+        elif value is not None:
             assert value.quantization is not None
             stored = int(value.values().ravel()[0])
             fill = float(

@@ -26,6 +26,7 @@ __all__ = [
     "Shape",
     "Window",
     "activation_of",
+    "leaky_slope",
     "normal_axes",
     "same_padding",
     "transposed_window",
@@ -423,27 +424,56 @@ def _softmax(operands: Operands) -> Shape:
     return operands.input(0).shape
 
 
+def leaky_slope(operands: Operands) -> float:
+    """The slope of LEAKY_RELU's negative side."""
+    slope = operands.options.f32(0) if operands.options is not None else 0.0
+    if not np.isfinite(slope):
+        raise operands.wrong(f"its slope is {slope}")
+    return slope
+
+
+def _prelu(operands: Operands) -> Shape:
+    shape, slopes = operands.input(0).shape, operands.input(1)
+    if slopes.data is None or _broadcast(operands) != shape:
+        raise operands.wrong(f"slopes of {shape_text(slopes.shape)} that are computed or do not broadcast")
+    return shape
+
+
 OPERATORS: Mapping[str, Rule] = {
+    "ABS": Rule(_same, (1, 1)),
     "ADD": Rule(_broadcast, (2, 2), options_type=11),
     "AVERAGE_POOL_2D": Rule(_pool, (1, 1), same_quantization=True, options_type=5),
     "CONCATENATION": Rule(_concatenation, (1, 1024), options_type=10),
     "CONV_2D": Rule(_conv2d, (2, 3), weights=1, channel_axis=0, bias=2, options_type=1),
     "DEPTHWISE_CONV_2D": Rule(_depthwise, (2, 3), weights=1, channel_axis=3, bias=2, options_type=2),
     "DEQUANTIZE": Rule(_same, (1, 1)),
+    "DIV": Rule(_broadcast, (2, 2), options_type=29),
+    "ELU": Rule(_same, (1, 1)),
+    "EXP": Rule(_same, (1, 1)),
     "EXPAND_DIMS": Rule(_expand_dims, (2, 2), plain=(1,), same_quantization=True),
     "FULLY_CONNECTED": Rule(_fully_connected, (2, 3), weights=1, channel_axis=0, bias=2, options_type=8),
+    "GELU": Rule(_same, (1, 1), options_type=116),
+    "HARD_SWISH": Rule(_same, (1, 1)),
+    "LEAKY_RELU": Rule(_same, (1, 1), options_type=75),
+    "LOG": Rule(_same, (1, 1)),
     "LOGISTIC": Rule(_same, (1, 1)),
+    "MAXIMUM": Rule(_broadcast, (2, 2), same_quantization=True),
     "MAX_POOL_2D": Rule(_pool, (1, 1), same_quantization=True, options_type=5),
     "MEAN": Rule(_reduce, (2, 2), plain=(1,), options_type=27),
+    "MINIMUM": Rule(_broadcast, (2, 2), same_quantization=True),
     "MUL": Rule(_broadcast, (2, 2), options_type=21),
+    "NEG": Rule(_same, (1, 1)),
     "PAD": Rule(_pad, (2, 2), plain=(1,), same_quantization=True),
     "PADV2": Rule(_pad, (3, 3), plain=(1,), same_quantization=True),
+    "PRELU": Rule(_prelu, (2, 2)),
     "QUANTIZE": Rule(_same, (1, 1)),
     "RELU": Rule(_same, (1, 1)),
     "RELU6": Rule(_same, (1, 1)),
     "RELU_N1_TO_1": Rule(_same, (1, 1)),
     "RESHAPE": Rule(_reshape, (1, 2), plain=(1,), same_quantization=True, options_type=17),
+    "RSQRT": Rule(_same, (1, 1)),
     "SOFTMAX": Rule(_softmax, (1, 1), options_type=9),
+    "SQRT": Rule(_same, (1, 1)),
     "SQUEEZE": Rule(_squeeze, (1, 1), same_quantization=True, options_type=30),
     "SUB": Rule(_broadcast, (2, 2), options_type=28),
     "TANH": Rule(_same, (1, 1)),

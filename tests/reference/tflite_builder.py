@@ -58,7 +58,21 @@ _VERSIONS = {
     "DEPTHWISE_CONV_2D": 3,
     "FULLY_CONNECTED": 4,
     "TRANSPOSE_CONV": 3,
+    "ABS": 2,
     "ADD": 2,
+    "DIV": 2,
+    "EXP": 2,
+    "GELU": 2,
+    "LEAKY_RELU": 2,
+    "LOG": 2,
+    "LOGISTIC": 2,
+    "MAXIMUM": 2,
+    "MINIMUM": 2,
+    "MUL": 2,
+    "RSQRT": 2,
+    "SQRT": 2,
+    "SUB": 2,
+    "TANH": 2,
     "AVERAGE_POOL_2D": 2,
     "MAX_POOL_2D": 2,
     "MEAN": 2,
@@ -236,6 +250,50 @@ class TfliteBuilder:
         options.fusedActivationFunction = _ACTIVATIONS[activation]
         shape = np.broadcast_shapes(a.shape, b.shape)
         return self._operator("ADD", [a, b], options, shape, scale, zero_point)
+
+    def binary(
+        self,
+        name: Literal["ADD", "DIV", "MUL", "SUB"],
+        a: Tensor,
+        b: Tensor,
+        scale: float,
+        zero_point: int,
+        *,
+        activation: Activation = "NONE",
+    ) -> Tensor:
+        """An arithmetic operator of two tensors, with numpy's broadcasting."""
+        options = getattr(schema, f"{name.capitalize()}OptionsT")()
+        options.fusedActivationFunction = _ACTIVATIONS[activation]
+        shape = np.broadcast_shapes(a.shape, b.shape)
+        return self._operator(name, [a, b], options, shape, scale, zero_point)
+
+    def extremum(self, name: Literal["MAXIMUM", "MINIMUM"], a: Tensor, b: Tensor) -> Tensor:
+        options = schema.MaximumMinimumOptionsT()
+        shape = np.broadcast_shapes(a.shape, b.shape)
+        return self._operator(name, [a, b], options, shape, a.scale, a.zero_point)
+
+    def prelu(self, x: Tensor, slopes: Tensor, scale: float, zero_point: int) -> Tensor:
+        return self._operator("PRELU", [x, slopes], None, x.shape, scale, zero_point)
+
+    def function(
+        self,
+        name: str,
+        x: Tensor,
+        scale: float,
+        zero_point: int,
+        *,
+        slope: float | None = None,
+        approximate: bool = False,
+    ) -> Tensor:
+        """An elementwise function of one tensor by its schema name."""
+        options: Any = None
+        if name == "LEAKY_RELU":
+            options = schema.LeakyReluOptionsT()
+            options.alpha = slope
+        if name == "GELU":
+            options = schema.GeluOptionsT()
+            options.approximate = approximate
+        return self._operator(name, [x], options, x.shape, scale, zero_point)
 
     def average_pool(
         self,

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.lowering.fuse import fuse_floats
 from edgekit.compiler.program import Program, Step
+from edgekit.compiler.tables import fixed_requantize
 
 __all__ = ["simplify"]
 
@@ -70,6 +72,41 @@ def _merge_clamps(program: Program) -> Program:
         steps[position] = None
         producers[output.storage] = before
     return _with_steps(program, steps)
+
+
+def _merge_tables(program: Program) -> Program:
+    """Tables and changes of scale in a row, whose results nothing else reads, are one table."""
+    steps: list[Step | None] = list(program.steps)
+    readers, producers = _readers(program), _producers(program)
+    for position, step in enumerate(program.steps):
+        storage = program.tensors[step.inputs[0]].storage
+        before = producers.get(storage)
+        maker = None if before is None else steps[before]
+        if before is None or maker is None or readers[storage] != [position]:
+            continue
+        # Two changes of scale stay what they are: they need no memory.
+        if not any(isinstance(each.operator, op.Lookup) for each in (maker, step)):
+            continue
+        first, second = _table(program, maker), _table(program, step)
+        same = program.tensors[maker.output].shape == program.tensors[step.inputs[0]].shape
+        if first is None or second is None or not same:
+            continue
+        table = op.Lookup(second[first.astype(np.int64) + 128])
+        steps[position] = replace(step, operator=table, inputs=maker.inputs)
+        steps[before] = None
+    return _with_steps(program, steps)
+
+
+def _table(program: Program, step: Step) -> NDArray[np.int8] | None:
+    """What an operator of one int8 tensor stores for each of its 256 values."""
+    if {program.tensors[tensor].dtype for tensor in (*step.inputs, step.output)} != {"int8"}:
+        return None
+    operator = step.operator
+    if isinstance(operator, op.Lookup):
+        return operator.table.astype(np.int8)
+    if isinstance(operator, op.Requantize):
+        return fixed_requantize(operator)
+    return None
 
 
 def _absorb_transposes(program: Program) -> Program:
@@ -149,6 +186,7 @@ def _drop_unread(program: Program) -> Program:
 _REWRITES: tuple[Callable[[Program], Program], ...] = (
     _drop_unread,
     _merge_clamps,
+    _merge_tables,
     _absorb_transposes,
     _fold_pads,
     fuse_floats,

@@ -122,6 +122,8 @@ class Pending:
     add_bias: Callable[[Constant | QuantizedConstant], Pending] | None = None
     moves: tuple[Callable[[Stored], Stored], ...] = field(default=())
     dtype: str = "int8"
+    table: Tabulated | None = None
+    """The same as a table, for what goes on computing with it before it is quantised."""
 
     def clamped(self, low: float, high: float) -> Pending:
         """The same with tighter bounds: a clamp to [low, high] applied after the bounds that it has."""
@@ -130,11 +132,12 @@ class Pending:
             low=min(max(self.low, low), high),
             high=max(min(self.high, high), low),
             add_bias=None,
+            table=None,
         )
 
     def moved(self, move: Callable[[Stored], Stored], shape: tuple[int, ...]) -> Pending:
         """The same followed by a data movement (it commutes with a per-tensor quantize)."""
-        return replace(self, moves=(*self.moves, move), shape=shape, add_bias=None)
+        return replace(self, moves=(*self.moves, move), shape=shape, add_bias=None, table=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,8 +146,8 @@ class Tabulated:
 
     `results` is (256,), of the type that the graph states, for the stored values −128 … 127 in order.
     Functions of functions and of constants stay one table until a quantize fixes the scale of the result.
-    `fixed`, where not None, gives the stored results by the fixed-point arithmetic of the one operator that
-    made them. (`rules.tables.as_float` makes a float32 tensor of it.)
+    `fixed`, where not None, gives the stored results by LiteRT's fixed point for the one operator that made
+    them. (`rules.tables.as_float` makes a float32 tensor of it.)
     """
 
     source: Real

@@ -41,7 +41,7 @@ from edgekit.compiler.lowering.rules.selection import (
 )
 from edgekit.compiler.lowering.rules.site import Rule, Site
 from edgekit.compiler.lowering.rules.softmax import softmax
-from edgekit.compiler.lowering.rules.tables import absolute, leaky_relu, softplus, unary, where
+from edgekit.compiler.lowering.rules.tables import leaky_relu, softplus, unary, where
 
 __all__ = ["RULES", "UINT8_OFFSET", "Site"]
 
@@ -86,7 +86,6 @@ RULES: Mapping[str, Rule] = {
     "relax.divide": divide,
     "relax.power": power,
     "relax.where": where,
-    "relax.abs": absolute,
     "relax.nn.leakyrelu": leaky_relu,
     "relax.nn.prelu": prelu,
     "relax.nn.softplus": softplus,

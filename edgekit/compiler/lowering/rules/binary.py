@@ -125,23 +125,26 @@ def _scales(operands: tuple[Real, Real]) -> tuple[float, float]:
 
 
 def add(site: Site, args: Sequence[Value]) -> Value:
+    result = combined(site, args, np.add, _fixed(args, tables.fixed_add))
+    if result is not None:
+        return result
     for pending, bias in (args, args[::-1]):
         if isinstance(pending, Pending) and isinstance(bias, (Constant, QuantizedConstant)):
             return _biased(pending, bias)
-    result = combined(site, args, np.add, _fixed(args, tables.fixed_add))
-    return result if result is not None else _sum(site, _operands(site, args), op.Add)
+    return _sum(site, _operands(site, args), op.Add)
 
 
 def subtract(site: Site, args: Sequence[Value]) -> Value:
-    pending, bias = args
-    if isinstance(pending, Pending) and isinstance(bias, (Constant, QuantizedConstant)):
-        return _biased(pending, Constant(np.negative(reals_of_constant(bias).astype(np.float64))))
-
     def difference(*operands: Any) -> NDArray[np.int8]:
         return tables.fixed_add(*operands, sign=-1)
 
     result = combined(site, args, np.subtract, _fixed(args, difference))
-    return result if result is not None else _sum(site, _operands(site, args), op.Subtract)
+    if result is not None:
+        return result
+    pending, bias = args
+    if isinstance(pending, Pending) and isinstance(bias, (Constant, QuantizedConstant)):
+        return _biased(pending, Constant(np.negative(reals_of_constant(bias).astype(np.float64))))
+    return _sum(site, _operands(site, args), op.Subtract)
 
 
 def _biased(pending: Pending, bias: Constant | QuantizedConstant) -> Value:

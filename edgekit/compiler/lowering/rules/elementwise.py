@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from edgekit.compiler.lowering.rules.site import (
     scalar_of,
     shape_of,
 )
-from edgekit.compiler.lowering.rules.tables import unary
+from edgekit.compiler.lowering.rules.tables import tabulate
 from edgekit.compiler.lowering.values import (
     Constant,
     Float,
@@ -75,16 +76,21 @@ def bounded(low: float, high: float) -> Rule:
 
 
 def apply_bounds(site: Site, value: Value, low: float, high: float) -> Value:
-    if isinstance(value, Pending):
-        return value.clamped(low, high)
     if isinstance(value, Stored):
         return _clip_stored(site, value, low, high)
     if isinstance(value, Float):
         return quantized(site, value).clamped(low, high)
-    if isinstance(value, Tabulated):
-        bound = unary(lambda results: np.clip(results, np.float32(low), np.float32(high)))
-        return bound(site, [value])
-    return requantized(site, real_operand(value, "its input"), quotient=np.float32).clamped(low, high)
+    table = tabulate(site, value)
+    if table is not None:
+        results = np.clip(table.results, np.float32(low), np.float32(high))
+        table = Tabulated(table.source, results, site.shape, site.place)
+    if isinstance(value, Tabulated) and table is not None:
+        return table
+    if isinstance(value, Pending):
+        pending = value
+    else:
+        pending = requantized(site, real_operand(value, "its input"), quotient=np.float32)
+    return replace(pending.clamped(low, high), table=table)
 
 
 def _clip_stored(site: Site, value: Stored, low: float, high: float) -> Value:

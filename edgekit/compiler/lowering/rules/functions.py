@@ -54,6 +54,7 @@ def _selu(x: Reals) -> Reals:
 
 
 UNARY: Mapping[str, Callable[[Any], Any]] = {
+    "relax.abs": np.abs,
     "relax.acos": elementary(np.arccos),
     "relax.acosh": elementary(np.arccosh),
     "relax.asin": elementary(np.arcsin),

@@ -29,7 +29,6 @@ from edgekit.compiler.lowering.values import (
 
 __all__ = [
     "Fixed",
-    "absolute",
     "as_float",
     "combined",
     "leaky_relu",
@@ -44,21 +43,28 @@ __all__ = [
 
 Fixed = Callable[[Quantization], NDArray[np.int8]]
 
-_BY_SOURCE: Mapping[str, Callable[[Quantization, Quantization], NDArray[np.int8]]] = {
+_LITERT: Mapping[str, Callable[[Quantization, Quantization], NDArray[np.int8]]] = {
+    "ABS": tables.fixed_absolute,
+    "ELU": tables.elu,
     "HARD_SWISH": tables.fixed_hard_swish,
     "NEG": lambda source, output: tables.wrapped_negative(),
     "RSQRT": tables.fixed_rsqrt,
     "SQRT": tables.truncated_sqrt,
-    "ELU": tables.elu,
 }
-"""Operators of TFLite, by the name that the source gives them, whose integers its kernels define otherwise
-than as the rounded real function. (The same functions of other formats are rounded.)"""
+"""TFLite's operators, by the name that a source gives them, whose integers are not the rounded real function.
+
+The functions of other formats are rounded: that is nearer to their reals."""
+
+_LITERT_WITH_OPERANDS = frozenset({"ADD", "DIV", "LEAKY_RELU", "MUL", "SUB"})
+"""Likewise, where the rule that met the operator knows its arithmetic (`Tabulated.fixed`)."""
 
 
 def tabulate(site: Site, value: Value) -> Tabulated | None:
     """The value as a table, where it is a function of one int8 tensor."""
     if isinstance(value, Tabulated):
         return value
+    if isinstance(value, Pending):
+        return value.table
     if isinstance(value, Real) and value.dtype == "int8":
         return Tabulated(value, tables.reals_of(value.quantization), shape_of(site, value), None)
     return None
@@ -130,24 +136,13 @@ def combined(
         operands.append(results)
     if any((source.tensor, source.order) != (sources[0].tensor, sources[0].order) for source in sources):
         return None
-    if any(isinstance(value, Tabulated) for value in args):
+    if any(isinstance(value, (Pending, Tabulated)) for value in args):
         fixed = None
     return _table(site, sources[0], _evaluated(function, *operands), fixed)
 
 
-def absolute(site: Site, args: Sequence[Value]) -> Value:
-    """By LiteRT's arithmetic where it reads a tensor and is quantised itself."""
-    result = unary(np.abs)(site, args)
-    source = args[0]
-    if isinstance(result, Tabulated) and isinstance(source, Real):
-        return replace(result, fixed=lambda output: tables.fixed_absolute(source.quantization, output))
-    return result
-
-
 def leaky_relu(site: Site, args: Sequence[Value]) -> Value:
-    """By LiteRT's arithmetic where it reads a tensor and is quantised itself."""
-    slope = float(site.attrs.alpha)
-    return sloped(site, args[0], slope)
+    return sloped(site, args[0], float(site.attrs.alpha))
 
 
 def sloped(site: Site, value: Value, slope: float) -> Value:
@@ -191,11 +186,11 @@ def looked_up(site: Site, value: Tabulated, quantization: Quantization) -> tuple
 
 
 def _stored_table(value: Tabulated, quantization: Quantization) -> NDArray[np.int8]:
-    by_source = None if value.place is None else _BY_SOURCE.get(value.place.op)
+    name = "" if value.place is None else value.place.op
     try:
-        if by_source is not None:
-            return by_source(value.source.quantization, quantization)
-        if value.fixed is not None:
+        if name in _LITERT:
+            return _LITERT[name](value.source.quantization, quantization)
+        if name in _LITERT_WITH_OPERANDS and value.fixed is not None:
             return value.fixed(quantization)
     except ValueError:
         # A scale that LiteRT's fixed point does not take: there the real function is rounded.
