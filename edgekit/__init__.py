@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from edgekit.artifacts import ImportOptions, Model
     from edgekit.budget import Budget
     from edgekit.frontend import load_model, load_torch
-    from edgekit.frontend.torch_qat import convert_qat, prepare_qat
+    from edgekit.frontend.torch_qat import convert_qat, freeze_qat, prepare_qat
     from edgekit.pipeline import (
         Analysis,
         Deployment,
@@ -38,6 +38,7 @@ __all__ = [
     "deploy",
     "emit_sources",
     "flash_bundle",
+    "freeze_qat",
     "list_targets",
     "load_model",
     "load_target",
@@ -59,6 +60,7 @@ _HOMES: Final = {
     "deploy": "edgekit.pipeline",
     "emit_sources": "edgekit.pipeline",
     "flash_bundle": "edgekit.pipeline",
+    "freeze_qat": "edgekit.frontend.torch_qat",
     "list_targets": "edgekit.target",
     "load_model": "edgekit.frontend",
     "load_target": "edgekit.target",

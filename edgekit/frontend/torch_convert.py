@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import tvm
 from torch import fx
@@ -13,10 +14,17 @@ from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from edgekit.artifacts import Place
-from edgekit.errors import EdgekitError, ModelError
+from edgekit.errors import EdgekitError, ModelError, UnsupportedError
 from edgekit.frontend.places import build_main, record_places
 from edgekit.frontend.shapes import MAX_ELEMENTS, show_name
-from edgekit.frontend.torch_nodes import arguments, constant_of, module_path, operator_name, tensor_of
+from edgekit.frontend.torch_nodes import (
+    arguments,
+    constant_of,
+    module_path,
+    operator_name,
+    shape_of,
+    tensor_of,
+)
 from edgekit.frontend.unsupported import Unsupported, refuse
 
 __all__ = ["convert_graph", "imported_operators"]
@@ -25,6 +33,9 @@ Converter = Callable[[fx.Node], relax.Expr]
 
 INPUT_TYPES = {torch.float32: "float32", torch.int8: "int8", torch.uint8: "uint8", torch.int32: "int32",
                torch.int64: "int64", torch.bool: "bool"}  # fmt: skip
+
+# What TVM 0.27 converts to operators that it then can't compile; torch's decompositions are used instead.
+_TAKEN_APART = ("pixel_shuffle.default",)
 
 _QUANTIZERS = (
     "quantize_per_tensor",
@@ -44,6 +55,8 @@ class _Importer(ExportedProgramImporter):  # type: ignore[misc]
 
     def create_convert_map(self) -> dict[str, Converter]:
         table: dict[str, Converter] = super().create_convert_map()
+        for name in _TAKEN_APART:
+            table.pop(name, None)
         return table | {
             "quantize_per_tensor.default": self._quantize_per_tensor,
             "dequantize_per_tensor.default": self._dequantize_per_tensor,
@@ -53,6 +66,13 @@ class _Importer(ExportedProgramImporter):  # type: ignore[misc]
             "clamp.default": self._bounded,
             "clamp_min.default": self._bounded,
             "clamp_max.default": self._bounded,
+            "layer_norm.default": self._normalized_layer,
+            "elu.default": self._exponential_unit,
+            "celu.default": self._exponential_unit,
+            "upsample_nearest2d.vec": self._nearest,
+            "amax.default": self._extremum(relax.op.max),
+            "amin.default": self._extremum(relax.op.min),
+            "adaptive_max_pool2d.default": self._adaptive_max_pool2d,
         }
 
     # --- converters -----------------------------------------------------------------------------------------
@@ -102,6 +122,64 @@ class _Importer(ExportedProgramImporter):  # type: ignore[misc]
         """TVM's own converter of hardtanh knows its bounds only by keyword, and relu6 is one without."""
         low, high = _bounds(node)
         return self.block_builder.emit(relax.op.clip(self.env[arguments(node)[0]], low, high))
+
+    def _normalized_layer(self, node: fx.Node) -> relax.Expr:
+        """TVM's own converter takes no layer without parameters."""
+        value, shape, gamma, beta, epsilon, *_ = _completed(node)
+        ones = relax.const(np.ones(shape, np.float32)) if gamma is None else self.env[gamma]
+        zeros = relax.const(np.zeros(shape, np.float32)) if beta is None else self.env[beta]
+        axes = list(range(-len(shape), 0))
+        return self.block_builder.emit(
+            relax.op.nn.layer_norm(self.env[value], ones, zeros, axes, float(epsilon))
+        )
+
+    def _exponential_unit(self, node: fx.Node) -> relax.Expr:
+        """scale · (x above 0, alpha · (exp(rate · x) − 1) below); TVM's own knows neither scale nor rate."""
+        value, alpha, *rest = _completed(node)
+        scale, rate = rest if rest else (1.0, 1.0 / float(alpha))
+        x = self.env[value]
+        below = relax.op.subtract(
+            relax.op.exp(relax.op.multiply(x, relax.const(float(rate)))), relax.const(1.0)
+        )
+        # Above 0 the exponential is at least 1, so that the minimum with 0 takes it away.
+        bounded = relax.op.minimum(below, relax.const(0.0))
+        scaled = relax.op.multiply(bounded, relax.const(float(alpha) * float(scale)))
+        above = relax.op.multiply(relax.op.nn.relu(x), relax.const(float(scale)))
+        return self.block_builder.emit(relax.op.add(above, scaled))
+
+    def _nearest(self, node: fx.Node) -> relax.Expr:
+        """torch takes the element at floor(i · in / out); TVM's own converter takes the middle."""
+        value = arguments(node)[0]
+        size = (shape_of(node) or ())[2:]
+        return self.block_builder.emit(
+            relax.op.image.resize2d(
+                self.env[value],
+                size,
+                layout="NCHW",
+                method="nearest_neighbor",
+                coordinate_transformation_mode="asymmetric",
+                rounding_method="floor",
+            )
+        )
+
+    def _extremum(self, operator: Callable[..., relax.Expr]) -> Converter:
+        def convert(node: fx.Node) -> relax.Expr:
+            value, axes, keep = _completed(node)
+            return self.block_builder.emit(operator(self.env[value], list(axes) or None, bool(keep)))
+
+        return convert
+
+    def _adaptive_max_pool2d(self, node: fx.Node) -> relax.Expr:
+        value, size = arguments(node)
+        shape = shape_of(value) or ()
+        window = [side // out for side, out in zip(shape[-2:], size, strict=True)]
+        if len(shape) != 4 or any(side % out for side, out in zip(shape[-2:], size, strict=True)):
+            raise UnsupportedError(
+                f"adaptive_max_pool2d {show_name(node.name)} of the torch model has windows of several sizes"
+            )
+        pooled = self.block_builder.emit(relax.op.nn.max_pool2d(self.env[value], window, window))
+        # Its indices are never read: a graph that does is refused by its getitem.
+        return relax.Tuple([pooled])
 
     # --- the graph ------------------------------------------------------------------------------------------
 
@@ -201,17 +279,23 @@ def _places(nodes: Sequence[fx.Node]) -> list[tuple[Place, fx.Node]]:
     return found
 
 
+def _completed(node: fx.Node) -> list[Any]:
+    """All arguments of an operator in the order of its schema, defaults filled in."""
+    given = arguments(node)
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    return [
+        given[position] if position < len(given) else node.kwargs.get(argument.name, argument.default_value)
+        for position, argument in enumerate(schema)
+    ]
+
+
 def _bounds(node: fx.Node) -> tuple[float, float]:
     """Real bounds of hardtanh and of the clamps, ±float32's largest where there is none."""
     limit = float(torch.finfo(torch.float32).max)
-    names = {"hardtanh": ("min_val", "max_val"), "clamp_max": ("max",)}
-    operator = operator_name(node).partition(".")[0]
-    given: dict[str, Any] = dict(
-        zip(names.get(operator, ("min", "max")), arguments(node)[1:], strict=False)
-    ) | dict(node.kwargs)
-    default = (-1.0, 1.0) if operator == "hardtanh" else (None, None)
-    low = given.get("min_val", given.get("min", default[0]))
-    high = given.get("max_val", given.get("max", default[1]))
+    _, *bounds = _completed(node)
+    low, high = {"clamp_min.default": (*bounds, None), "clamp_max.default": (None, *bounds)}.get(
+        operator_name(node), tuple(bounds)
+    )
     return -limit if low is None else float(low), limit if high is None else float(high)
 
 

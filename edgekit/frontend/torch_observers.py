@@ -30,6 +30,7 @@ __all__ = [
     "MovingAverageObserver",
     "PerChannelWeightObserver",
     "PercentileObserver",
+    "RangeObserver",
     "TrainedPerChannelWeightObserver",
 ]
 
@@ -218,9 +219,9 @@ class EntropyObserver(HistogramObserver):
 
     def _divergence(self, centers: torch.Tensor, counts: torch.Tensor, low: float, high: float) -> float:
         inside = (centers >= low) & (centers <= high)
-        if int(inside.sum()) < 2:
-            return math.inf
         kept, kept_centers = counts[inside], centers[inside]
+        if len(kept) < 2 or not kept.any():
+            return math.inf
         clipped = kept.clone()
         clipped[0] += counts[centers < low].sum()
         clipped[-1] += counts[centers > high].sum()

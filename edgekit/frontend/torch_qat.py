@@ -11,6 +11,7 @@ that was trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MethodType
 from typing import TYPE_CHECKING, Literal
 
 from edgekit.errors import ModelError, UsageError
@@ -57,7 +58,6 @@ def prepare_qat(
     rows = tuple(torch.cat([value[:1], value[:1]]).detach() for value in inputs)
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     with quiet():
-        from torchao.quantization.pt2e import allow_exported_model_train_eval
         from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
         from edgekit.frontend.torch_quantizer import EdgekitQuantizer
@@ -72,22 +72,19 @@ def prepare_qat(
             prepared = prepare_qat_pt2e(
                 exported.module(check_guards=False), EdgekitQuantizer(activations, training=True)
             )
-            trainable: nn.Module = allow_exported_model_train_eval(prepared)
+            prepared.meta[_INPUTS] = rows
         except Exception as error:  # The user's own forward and torchao raise what they come upon.
             raise ModelError(
                 f"The torch module cannot be prepared for training: {describe_error(error)}",
                 hint="torch.export.export(module.train(), inputs, dynamic_shapes=…) must work with any batch",
             ) from error
-    return trainable
+    return _trainable(prepared)
 
 
 def freeze_qat(prepared: nn.Module) -> None:
     """Keep the ranges of activations as they are from here on; for the last steps of a training."""
-    from torchao.quantization.pt2e import FakeQuantizeBase
-
-    for part in prepared.modules():
-        if isinstance(part, FakeQuantizeBase) and not part.is_per_channel:
-            part.disable_observer()
+    setattr(prepared, _FROZEN, True)
+    _observe_activations(prepared, enabled=False)
 
 
 def convert_qat(prepared: nn.Module) -> fx.GraphModule:
@@ -103,21 +100,54 @@ def convert_qat(prepared: nn.Module) -> fx.GraphModule:
     require_torch()
     import copy
 
+    import torch
     from torch import fx
 
     from edgekit.frontend.torch_nodes import describe_error
 
     with quiet():
-        from torchao.quantization.pt2e import FakeQuantizeBase, move_exported_model_to_eval
+        from torchao.quantization.pt2e import move_exported_model_to_eval
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-        if not isinstance(prepared, fx.GraphModule) or not any(
-            isinstance(part, FakeQuantizeBase) for part in prepared.modules()
-        ):
+        inputs = getattr(prepared, "meta", {}).get(_INPUTS)
+        if not isinstance(prepared, fx.GraphModule) or inputs is None:
             raise UsageError("convert_qat takes what prepare_qat returned.")
         try:
             trained = move_exported_model_to_eval(copy.deepcopy(prepared))
+            _observe_activations(trained, enabled=False)
+            with torch.no_grad():
+                # The last step of a training changes the weights after their scales were taken.
+                trained(*inputs)
             converted: fx.GraphModule = convert_pt2e(trained)
         except Exception as error:  # torchao asserts and raises what it comes upon.
             raise ModelError(f"torchao cannot convert the trained model: {describe_error(error)}") from error
     return converted
+
+
+_INPUTS = "edgekit_example_inputs"
+_FROZEN = "edgekit_frozen_ranges"
+
+
+def _observe_activations(module: nn.Module, *, enabled: bool) -> None:
+    from torchao.quantization.pt2e import FakeQuantizeBase
+
+    for part in module.modules():
+        if isinstance(part, FakeQuantizeBase) and not part.is_per_channel:
+            part.enable_observer(enabled)
+
+
+def _trainable(prepared: fx.GraphModule) -> fx.GraphModule:
+    """Let `train()` and `eval()` switch an exported module, and the ranges of activations with it."""
+    from torchao.quantization.pt2e import move_exported_model_to_eval, move_exported_model_to_train
+
+    def train(self: fx.GraphModule, mode: bool = True) -> fx.GraphModule:
+        (move_exported_model_to_train if mode else move_exported_model_to_eval)(self)
+        _observe_activations(self, enabled=mode and not hasattr(self, _FROZEN))
+        return self
+
+    def evaluate(self: fx.GraphModule) -> fx.GraphModule:
+        return train(self, False)
+
+    prepared.train = MethodType(train, prepared)  # type: ignore[method-assign]
+    prepared.eval = MethodType(evaluate, prepared)  # type: ignore[method-assign]
+    return prepared

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ aten = torch.ops.aten
 def rewrite(graph_module: fx.GraphModule) -> None:
     """Apply the rewrites, in an order that lets each find what it looks for."""
     _drop_copies(graph_module)
+    _fold_constants(graph_module)
+    _spell_out_factors(graph_module)
     _normalize_indices(graph_module)
     _divisions_to_products(graph_module)
     _fold_batch_norms(graph_module)
@@ -44,6 +47,57 @@ def _drop_copies(graph_module: fx.GraphModule) -> None:
         if node.op == "call_function" and node.target in _COPIES:
             node.replace_all_uses_with(arguments(node)[0])
             graph_module.graph.erase_node(node)
+
+
+MAX_FOLDED_ELEMENTS = 1 << 22
+
+
+def _fold_constants(graph_module: fx.GraphModule) -> None:
+    """Compute what depends on no input: masks, positions, weights that are made of parameters."""
+    known: dict[fx.Node, Any] = {}
+    for node in list(graph_module.graph.nodes):
+        if node.op == "get_attr":
+            known[node] = constant_of(graph_module, node).detach()
+        elif node.op == "call_function" and _is_foldable(node, known):
+            found = fx.node.map_arg((node.args, node.kwargs), lambda argument: known[argument])
+            with torch.no_grad():
+                known[node] = node.target(*found[0], **found[1])
+    for node in list(graph_module.graph.nodes):
+        value = known.get(node) if node.op == "call_function" else None
+        if isinstance(value, torch.Tensor) and any(user not in known for user in node.users):
+            with graph_module.graph.inserting_before(node):
+                constant = _new_constant(graph_module, node, "value", value)
+            node.replace_all_uses_with(constant)
+    graph_module.graph.eliminate_dead_code()
+
+
+def _is_foldable(node: fx.Node, known: Mapping[fx.Node, Any]) -> bool:
+    namespace = getattr(node.target, "namespace", "")
+    tags = getattr(node.target, "tags", ())
+    if namespace not in ("aten", "prims") and node.target is not operator.getitem:
+        return False
+    if torch.Tag.nondeterministic_seeded in tags or any(value not in known for value in node.all_input_nodes):
+        return False
+    value = node.meta.get("val")
+    return not isinstance(value, torch.Tensor) or value.numel() <= MAX_FOLDED_ELEMENTS
+
+
+def _spell_out_factors(graph_module: fx.GraphModule) -> None:
+    """`torch.add(x, y, alpha=2)` becomes a product and a sum: TVM forgets the factor."""
+    for node in list(graph_module.graph.nodes):
+        factor = node.kwargs.get("alpha", 1)
+        if node.target not in (aten.add.Tensor, aten.sub.Tensor) or factor == 1:
+            continue
+        first, second = arguments(node)
+        if isinstance(second, fx.Node):
+            with graph_module.graph.inserting_before(node):
+                product = graph_module.graph.call_function(aten.mul.Tensor, (second, factor))
+            product.meta = dict(second.meta) | {"nn_module_stack": node.meta.get("nn_module_stack")}
+            second = product
+        else:
+            second = second * factor
+        node.args = (first, second)
+        node.kwargs = {}
 
 
 def _normalize_indices(graph_module: fx.GraphModule) -> None:

@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["Settings", "train"]
+__all__ = ["Settings", "accuracy", "augment", "train"]
 
 HERE = Path(__file__).resolve().parent
 CALIBRATION_IMAGES = 200
@@ -60,7 +60,7 @@ def _split(count: int, validation: int, seed: int) -> Split:
     return Split(fit=order[validation:], select=order[:validation])
 
 
-def _augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Mirrors half of the images and shifts the batch by up to two pixels. (N, 1, H, W) to the same."""
     mirror = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5
     x = torch.where(mirror, x.flip(-1), x)
@@ -95,7 +95,7 @@ def train(x: torch.Tensor, y: torch.Tensor, settings: Settings, *, mirror: bool)
         loss_sum = 0.0
         order = split.fit[torch.randperm(len(split.fit), generator=generator)]
         for rows in torch.split(order, settings.batch):
-            images = _augment(x[rows], generator) if mirror else x[rows]
+            images = augment(x[rows], generator) if mirror else x[rows]
             loss = functional.cross_entropy(network(images), y[rows], label_smoothing=0.05)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
