@@ -45,6 +45,8 @@ def test_the_shipped_targets_are_found() -> None:
         "linux-armv7",
         "linux-armv7-emulated",
         "mps2-an386",
+        "mps2-an500",
+        "mps2-an505",
         "nucleo-f446re",
         "rpi-zero2w",
         "rpi3",
