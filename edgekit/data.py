@@ -31,14 +31,17 @@ __all__ = [
     "DEFAULT_RANDOM_ROWS",
     "MAX_CALIBRATION_ROWS",
     "DataSet",
+    "Part",
     "Rows",
     "Split",
+    "Splits",
     "calibration_inputs",
     "evaluation_rows",
     "random_rows",
     "read_data",
     "row_digests",
     "select_rows",
+    "split_parts",
     "stratified_split",
     "to_stored",
 ]
@@ -116,6 +119,16 @@ class Split:
     val: npt.NDArray[np.int64]
     test: npt.NDArray[np.int64]
     seed: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """A data set's parts. `sha256` names the split: that of its index lists, or of the file that made it."""
+
+    train: Part
+    validation: Part
+    test: Part | None
     sha256: str
 
 
@@ -219,6 +232,37 @@ def calibration_inputs(data: DataSet, *, whole_file: bool, seed: int) -> tuple[n
                 hint="save x as the model was trained with it, for example x.astype('float32') / 255",
             )
     return tuple(np.ascontiguousarray(values[numbers], dtype=np.float32) for values in part.inputs)
+
+
+def split_parts(data: DataSet, seed: int) -> Splits:
+    """Rows to train on, to select by and to report, apart from each other.
+
+    A plain file is split by `stratified_split`. Of a split file without validation rows a fifth of the
+    training rows is held out, by the same rule; without test rows there are none.
+
+    Raises:
+        UsageError: a split file without training rows.
+    """
+    if "all" in data.parts:
+        whole = data.parts["all"]
+        split = stratified_split(whole.y, whole.count, seed)
+        return Splits(
+            *(_take(whole, numbers) for numbers in (split.train, split.val, split.test)), split.sha256
+        )
+    if "train" not in data.parts:
+        raise UsageError(
+            f"{data.source} has no training rows", hint="add x_train and y_train, or give plain x and y"
+        )
+    train, test = data.parts["train"], data.parts.get("test")
+    if "val" in data.parts:
+        return Splits(train, data.parts["val"], test, data.sha256)
+    split = stratified_split(train.y, train.count, seed)
+    fitted = np.sort(np.concatenate([split.train, split.test]))
+    return Splits(_take(train, fitted), _take(train, split.val), test, split.sha256)
+
+
+def _take(part: Part, numbers: npt.NDArray[np.int64]) -> Part:
+    return Part(tuple(values[numbers] for values in part.inputs), None if part.y is None else part.y[numbers])
 
 
 def random_rows(inputs: Sequence[TensorSpec], count: int, seed: int) -> Rows:

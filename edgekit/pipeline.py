@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -362,7 +362,7 @@ def emit_sources(
         UsageError: `directory` holds something else.
     """
     resolved = _resolve_target(target, progress)
-    imported = _import(_Request(Path(model), options, data, calibration, seed, folder), progress, stages)
+    imported = _import(_request(model, None, options, data, calibration, seed, folder), progress, stages)
     if directory is None:
         directory = bundle_directory(Path("build"), imported.model.name, f"{resolved.name}-c")
     place = Path(directory)
@@ -525,6 +525,8 @@ def _request(
     folder: Path | None,
 ) -> _Request:
     source = Path(model) if isinstance(model, str) else model
+    if isinstance(source, Path) and source.is_dir() and options.name is None:
+        options = replace(options, name=source.resolve().name)
     if not isinstance(source, (Path, Model, TorchProgram)):
         inputs = None if example_inputs is None else tuple(example_inputs)
         source = TorchProgram(source, inputs, type(source).__name__.lower())

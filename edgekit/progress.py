@@ -28,6 +28,8 @@ class Step(Enum):
 
     IMPORT = "import"
     DATA = "data"
+    COMPRESS = "compress"
+    TRAIN = "train"
     ANALYZE = "analyze"
     COMPILE = "compile"
     BUILD = "build"

@@ -26,6 +26,7 @@ __all__ = [
     "FILE_NAME",
     "BudgetSection",
     "BuildSection",
+    "CompressSection",
     "DataSection",
     "ModelSection",
     "ProfileSection",
@@ -68,6 +69,12 @@ class DataSection(_Section):
     calibration_method: CalibrationMethod = "minmax"
     samples: PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+
+
+class CompressSection(_Section):
+    """`[compress]`: the recipe of `edgekit compress`."""
+
+    recipe: str = Field(min_length=1)
 
 
 class BudgetSection(_Section):
@@ -113,6 +120,7 @@ class Project(_Section):
     model: ModelSection | None = None
     data: DataSection = DataSection()
     boards: Mapping[str, str] = Field(default_factory=dict)
+    compress: CompressSection | None = None
     budget: BudgetSection = BudgetSection()
     profile: ProfileSection = ProfileSection()
     build: BuildSection = BuildSection()
@@ -192,6 +200,7 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     sections: Mapping[str, type[BaseModel]] = {
         "model": ModelSection,
         "data": DataSection,
+        "compress": CompressSection,
         "budget": BudgetSection,
         "profile": ProfileSection,
         "build": BuildSection,

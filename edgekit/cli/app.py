@@ -12,6 +12,7 @@ import edgekit
 from edgekit.cli import (
     analyze,
     compile as compile_command,
+    compress,
     deploy,
     doctor,
     flash,
@@ -35,6 +36,7 @@ _ORDER: Final = (
     "analyze",
     "deploy",
     "compile",
+    "compress",
     "flash",
     "run",
     "profile",
@@ -103,6 +105,7 @@ app.command("init")(init.command)
 app.command("analyze")(analyze.command)
 app.command("deploy")(deploy.command)
 app.command("compile")(compile_command.command)
+app.command("compress")(compress.command)
 app.command("flash")(flash.command)
 app.command("run")(run.command)
 app.command("profile")(profile.command)

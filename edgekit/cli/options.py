@@ -30,6 +30,7 @@ __all__ = [
     "ShapeOption",
     "TargetOption",
     "ThreadsOption",
+    "TorchModelArgument",
     "TrustFlag",
     "WeightsOption",
     "parse_limit",
@@ -50,6 +51,12 @@ ModelArgument = Annotated[
     typer.Argument(
         metavar="[MODEL]",
         help="A .tflite, .onnx or .pt2 file, or package.module:factory; that of edgekit.toml by default.",
+    ),
+]
+TorchModelArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[MODEL]", help="A torch model: package.module:factory; that of edgekit.toml by default."
     ),
 ]
 TargetOption = Annotated[

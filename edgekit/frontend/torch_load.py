@@ -21,7 +21,7 @@ from edgekit.text import printable
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["import_torch"]
+__all__ = ["import_torch", "quantize_torch"]
 
 
 def import_torch(
@@ -72,6 +72,28 @@ def import_torch(
         output_names=("output",) if outputs == 1 else tuple(f"output{index}" for index in range(outputs)),
         places=places,
     )
+
+
+def quantize_torch(
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    calibration: Sequence[npt.NDArray[np.generic]],
+    options: ImportOptions,
+) -> fx.GraphModule:
+    """The graph that `load_torch` would convert: with quantize and dequantize, for evaluation or export.
+
+    It takes the shapes of the example inputs.
+
+    Raises:
+        ModelError: the module can't be exported or quantised.
+        UsageError: the rows don't fit.
+    """
+    from edgekit.frontend.torch_quantize import calibration_rows, quantize_graph
+
+    inputs = tuple(example_inputs)
+    graph = capture(module, inputs, imported_operators())
+    names = tuple(str(node.target) for node in graph.graph.nodes if node.op == "placeholder")
+    return quantize_graph(graph, calibration_rows(names, inputs, calibration), options)
 
 
 def _inputs(
