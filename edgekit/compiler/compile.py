@@ -116,7 +116,7 @@ def assemble(
         threads and step.operator.macs(_output_shape(program, step)) >= MINIMUM_MACS for step in program.steps
     ]
     kernels = tuple(
-        schedule_step(schedules, program, step, Request(prefer, threads=on_threads))
+        schedule_step(schedules, program, step, Request(prefer, threads=on_threads, vectors=threads))
         for step, on_threads in zip(program.steps, split, strict=True)
     )
     lowered = [lower_function(kernel.function) for kernel in kernels]
@@ -193,9 +193,10 @@ def _offset(program: Program, plan: Plan, tensor: int) -> int:
 def _call(program: Program, position: int, kernel: Kernel, code: _Code, plan: Plan, weights: Weights) -> Call:
     step = program.steps[position]
     arguments = []
-    for tensor in (program.tensors[index] for index in step.inputs):
+    for number, tensor in enumerate(program.tensors[index] for index in step.inputs):
         if tensor.data is not None:
-            arguments.append(Argument(tensor.dtype, written=False, symbol=weights.add(tensor.data)))
+            data = kernel.operands.get(number, tensor.data)
+            arguments.append(Argument(tensor.dtype, written=False, symbol=weights.add(data)))
         else:
             arguments.append(
                 Argument(tensor.dtype, written=False, offset=plan.storage_offsets[tensor.storage])

@@ -11,6 +11,7 @@ import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,17 @@ from tvm import s_tir, tirx
 from tvm.ir import PointerType, PrimType
 
 from edgekit.artifacts import ITEM_SIZE
+from edgekit.compiler.codegen.host_cpu import host_cpu
 from edgekit.compiler.codegen.routines import embed_routines
 from edgekit.compiler.schedules.kernel import Routine
 
 __all__ = ["Lowered", "compile_object", "lower_function", "same_function", "tvm_target"]
 
 STACK_BUFFER_BYTES = 256
-"""Buffers of up to this size live on the stack; larger ones come from the arena's plan."""
+"""Buffers of up to this size live on the stack, and those of scope "local", which are meant for registers.
+
+Larger ones come from the arena's plan.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +51,8 @@ def tvm_target(mtriple: str | None, mcpu: str | None, mattr: Sequence[str]) -> A
         options["mtriple"] = mtriple
         if mtriple.startswith("thumb"):
             options["vector-width"] = 128  # TVM's own choice there, which it otherwise warns about
+    elif mcpu is None:
+        mcpu = host_cpu()
     if mcpu is not None:
         options["mcpu"] = mcpu
     if mattr:
@@ -74,6 +81,9 @@ _LOWERING = (
     tirx.transform.StmtSimplify,
     s_tir.transform.LowerOpaqueBlock,
     tirx.transform.FlattenBuffer,
+    # Functions that TVM legalised count in 64 bits, which no core here does in one instruction.
+    partial(tirx.transform.NarrowDataType, 32),
+    tirx.transform.VectorizeLoop,
     tirx.transform.UnrollLoop,
     tirx.transform.StmtSimplify,
     tirx.transform.RemoveNoOp,
@@ -103,7 +113,7 @@ def _raw_pointers(function: Any) -> Lowered:
 
     def place(allocation: Any) -> Any:
         size = _size_bytes(allocation.buffer)
-        if size <= STACK_BUFFER_BYTES:
+        if size <= STACK_BUFFER_BYTES or str(allocation.buffer.ty.storage_scope) == "local":
             # Otherwise the builtin lowering would ask TVM's runtime for memory.
             return tirx.AllocBuffer(
                 allocation.buffer, annotations={"disable_lower_builtin": tirx.const(1, "int32")}

@@ -41,7 +41,7 @@ def schedule_step(names: Sequence[str], program: Program, step: Step, request: R
         TargetError: none of them exists.
     """
     if isinstance(step.operator, op.FloatFunction):
-        return floating.schedule(step, step.operator)
+        return floating.schedule(program, step, step.operator, request)
     found = variants(names, program, step, request)
     if found:
         return found[0].build()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ class Request:
     """ram: the least workspace, outputs that may lie over inputs; size: little code; speed: few cycles."""
     threads: bool = False
     """The outermost loops may be cut into parts that run at once: nothing may pass from turn to turn."""
+    vectors: bool = False
+    """The core has vector registers (those of application processors), and room for longer code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Kernel:
     """At most one an input; an input without one must be apart from the output."""
     routines: tuple[Routine, ...] = ()
     """What the function calls."""
+    operands: Mapping[int, NDArray[np.generic]] = field(default_factory=dict)
+    """Inputs that are constants of the program, by position, as the function wants them laid out."""
 
 
 @dataclass(frozen=True, slots=True)
