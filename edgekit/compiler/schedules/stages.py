@@ -22,7 +22,6 @@ __all__ = [
     "reads_in_step",
     "stages",
     "variables",
-    ,
 ]
 
 _SPATIAL = 0
