@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-__all__ = ["ISSUE_OPERATORS", "Case", "node_cases"]
+__all__ = ["NETWORK_OPERATORS", "Case", "node_cases"]
 
 Array = npt.NDArray[Any]
 
@@ -133,7 +133,7 @@ def node_cases(pattern: str = "") -> Iterator[Case]:
             break
 
 
-ISSUE_OPERATORS: tuple[str, ...] = (
+NETWORK_OPERATORS: tuple[str, ...] = (
     "Conv", "ConvTranspose", "MatMul", "Gemm", "Sub", "Mul", "Add", "Max", "Min", "Split", "Slice",
     "Transpose", "Resize", "LeakyRelu", "PRelu", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Gelu",
     "Swish", "Elu", "LayerNormalization", "Softmax", "QLinearConv", "QLinearMatMul", "GRU", "LSTM", "RNN",

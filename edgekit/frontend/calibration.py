@@ -11,7 +11,7 @@ __all__ = ["needs_calibration"]
 
 
 def needs_calibration(source: Path | TorchProgram, options: ImportOptions = DEFAULT_IMPORT) -> bool:
-    """True for a float ONNX or torch model, which `load_model` quantises on calibration rows.
+    """True for a float ONNX, TFLite or torch model, which `load_model` quantises on calibration rows.
 
     Raises:
         ModelError: the file is damaged.
@@ -22,6 +22,11 @@ def needs_calibration(source: Path | TorchProgram, options: ImportOptions = DEFA
         from edgekit.frontend.torch_graph import is_quantized as is_quantized_torch
 
         return not is_quantized_torch(source.program)
+    if source.suffix.lower() == ".tflite":
+        from edgekit.frontend.tflite_check import check_tflite, is_float
+        from edgekit.frontend.tflite_graph import parse_tflite
+
+        return is_float(check_tflite(parse_tflite(read_source(source).content), options.shapes or None))
     if source.suffix.lower() != ".onnx":
         return False
     from edgekit.frontend.onnx_check import check_onnx, is_quantized

@@ -55,7 +55,7 @@ def load_model(
     content = read_source(opened)
     name = options.name or opened.stem
     if suffix == ".tflite":
-        return _load_tflite(content, name, options)
+        return _load_tflite(content, name, options, calibration)
     return _load_onnx(content, name, options, calibration)
 
 
@@ -91,11 +91,24 @@ def open_source(
         from edgekit.frontend.torch_source import open_factory
 
         return open_factory(str(source), options, folder)
+    if path.is_dir():
+        return _model_of_folder(path)
     if path.suffix.lower() == ".pt2":
         from edgekit.frontend.torch_source import open_pt2
 
         return open_pt2(path, options)
     return path
+
+
+def _model_of_folder(folder: Path) -> Path:
+    """The graph of a compressed model's folder."""
+    graph = folder / "model.onnx"
+    if not graph.is_file():
+        raise ModelError(
+            f"{describe_path(folder)} is a folder without a model.onnx",
+            hint="give a model file, or the folder that edgekit compress wrote",
+        )
+    return graph
 
 
 def load_torch(
@@ -134,28 +147,15 @@ def _load_program(
     return import_torch(source, options, calibration)
 
 
-def _load_tflite(source: Source, name: str, options: ImportOptions) -> Model:
-    from edgekit.frontend.tflite_check import check_tflite
-    from edgekit.frontend.tflite_graph import parse_tflite
-    from edgekit.frontend.tflite_labels import read_labels
+def _load_tflite(
+    source: Source,
+    name: str,
+    options: ImportOptions,
+    calibration: Sequence[npt.NDArray[np.generic]] | None,
+) -> Model:
+    from edgekit.frontend.tflite_load import load_tflite
 
-    checked = check_tflite(parse_tflite(source.content), options.shapes or None)
-    # TVM takes seconds to import, so a bad file is refused before.
-    from edgekit.frontend.tflite_convert import convert_tflite
-
-    module, places = convert_tflite(source.content, checked)
-    first_output = checked.graph.tensors[checked.graph.outputs[0]]
-    labels = read_labels(source.content, first_output.shape[-1]) if first_output.shape else None
-    return Model(
-        name=name,
-        format="tflite",
-        sha256=source.sha256,
-        module=module,
-        input_names=checked.input_names,
-        output_names=checked.output_names,
-        labels=labels,
-        places=places,
-    )
+    return load_tflite(source, name, options, calibration)
 
 
 def _load_onnx(

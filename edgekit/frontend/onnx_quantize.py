@@ -21,12 +21,13 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from edgekit.artifacts import CalibrationMethod
-from edgekit.errors import ModelError, UnsupportedError, UsageError
+from edgekit.errors import ModelError, UnsupportedError
+from edgekit.frontend.calibration_rows import calibration_rows
 from edgekit.frontend.observers import OBSERVERS
 from edgekit.frontend.onnx_check import CheckedOnnx
 from edgekit.frontend.onnx_infer import infer_shapes
 from edgekit.frontend.onnx_qoperator import INT16_OPSET, PER_CHANNEL_OPSET, raised
-from edgekit.frontend.shapes import shape_text, show_name
+from edgekit.frontend.shapes import show_name
 
 __all__ = ["quantize_onnx"]
 
@@ -53,35 +54,12 @@ def _rows(
     Raises:
         UsageError: another number of arrays than inputs, of rows than rows, or a shape that does not fit.
     """
-    if len(calibration) != len(checked.inputs):
-        raise UsageError(
-            f"The model has {len(checked.inputs)} inputs and --calibration {len(calibration)} arrays."
-        )
     types = {value.name: value.type.tensor_type for value in checked.model.graph.input}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, array in zip(checked.inputs, calibration, strict=True):
-        shape = tuple(d.dim_value for d in types[name].shape.dim)
+    for name in checked.inputs:
         if types[name].elem_type != TensorProto.FLOAT:
             raise UnsupportedError(f"Input {show_name(name)} of the float model is not float32.")
-        row = tuple(int(d) for d in array.shape[1:])
-        if array.ndim == 0 or row not in (shape, shape[1:] if shape[:1] == (1,) else shape):
-            raise UsageError(
-                f"The calibration data for input {show_name(name)} has rows of {shape_text(row)}; "
-                f"the model takes {shape_text(shape)}."
-            )
-        if array.dtype.kind not in "fiub" or not np.all(np.isfinite(array)):
-            raise ModelError(
-                f"The calibration data for input {show_name(name)} has values that are no numbers."
-            )
-        shapes[name] = shape
-    counts = {len(array) for array in calibration}
-    if len(counts) != 1 or counts == {0}:
-        raise UsageError("The calibration data has no rows, or another number of rows for each input.")
-    pairs = list(zip(checked.inputs, calibration, strict=True))
-    return (
-        {name: np.asarray(array[i], dtype=np.float32).reshape(shapes[name]) for name, array in pairs}
-        for i in range(counts.pop())
-    )
+    shapes = {name: tuple(d.dim_value for d in types[name].shape.dim) for name in checked.inputs}
+    return calibration_rows(shapes, calibration)
 
 
 def _check_cost(model: ModelProto) -> None:

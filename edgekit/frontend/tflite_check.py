@@ -282,7 +282,11 @@ def _batches_of_one(
 def is_float(checked: CheckedGraph) -> bool:
     """Whether a checked model carries no quantisation of its activations."""
     stored = ("int8", "uint8", "int16")
-    return not any(tensor.dtype in stored for operands in checked.operands for tensor in operands.outputs)
+    return not any(
+        tensor is not None and tensor.data is None and tensor.dtype in stored
+        for operands in checked.operands
+        for tensor in (*operands.inputs, *operands.outputs)
+    )
 
 
 def check_tflite(graph: TfliteGraph, shapes: Mapping[str, tuple[int, ...]] | None) -> CheckedGraph:

@@ -1,4 +1,4 @@
-"""Shape arithmetic of TFLite files, worked out while importing.
+"""Shape arithmetic of TFLite files and weights stored as float16, worked out while importing.
 
 TensorFlow's converter writes a reshape of a dynamic batch as SHAPE → STRIDED_SLICE → PACK → RESHAPE. Once the
 inputs are fixed these are constants.
@@ -60,7 +60,12 @@ def _pack(operands: Operands) -> Integers:
     return np.stack(parts, axis=axis)
 
 
+def _from_half(operands: Operands) -> Integers:
+    return operands.input(0).values().astype(np.float32)
+
+
 FOLDED: Mapping[str, Callable[[Operands], Integers]] = {
+    "DEQUANTIZE": _from_half,
     "PACK": _pack,
     "SHAPE": _shape,
     "STRIDED_SLICE": _strided_slice,
@@ -69,6 +74,10 @@ FOLDED: Mapping[str, Callable[[Operands], Integers]] = {
 
 def is_foldable(operands: Operands, constants: set[int]) -> bool:
     """Whether an operator is shape arithmetic: from constants or a shape, to integers."""
+    if operands.operator.op == "DEQUANTIZE":
+        first = operands.inputs[0] if operands.inputs else None
+        half = first is not None and first.index in constants and first.dtype == "float16"
+        return half and operands.output.dtype == "float32" and not (first is None or first.is_sparse)
     if operands.operator.op not in FOLDED or operands.output.dtype not in INTEGER_TYPES:
         return False
     if operands.operator.op == "SHAPE":

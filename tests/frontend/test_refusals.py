@@ -231,15 +231,19 @@ def test_an_integer_operator_without_operands_is_refused(tmp_path: Path) -> None
         load_model(_save(tmp_path, b.build()))
 
 
-def test_dynamic_range_quantisation_is_named(tmp_path: Path) -> None:
+def test_integer_weights_of_float_data_count_as_the_reals_they_stand_for(tmp_path: Path) -> None:
     b = TfliteBuilder()
     x = b.input((1, 4), dtype="float32")
-    w = b.constant(np.ones((3, 4), np.int8), [0.1])
+    stored = np.arange(12, dtype=np.int8).reshape(3, 4)
+    w = b.constant(stored, [0.5])
     options = schema.FullyConnectedOptionsT()
     b.output(b._operator("FULLY_CONNECTED", [x, w, None], options, (1, 3), 0, 0, "float32"))
-    with pytest.raises(UnsupportedError, match="dynamic-range") as caught:
-        load_model(_tflite(tmp_path, b.build()))
-    assert "representative_dataset" in str(caught.value.hint)
+    path = _tflite(tmp_path, b.build())
+    with pytest.raises(UsageError, match="computes in float32"):
+        load_model(path)
+    row = np.array([[1.0, -2.0, 0.25, 3.0]], np.float32)
+    found = run_on_host(load_model(path, ImportOptions(precision="float32")), [row])[0]
+    np.testing.assert_allclose(found, row @ (stored.T * np.float32(0.5)), rtol=1e-6)
 
 
 # --- calibration ---

@@ -45,6 +45,23 @@ def _reduce(
     return convert
 
 
+def _extreme(function: Callable[..., relax.Expr], limit: float) -> Converter:
+    """A maximum or minimum. TVM starts from the largest finite number, so that infinities alone are lost."""
+    plain = _reduce(function)
+
+    def convert(node: Node) -> relax.Expr:
+        axes, x = _axes(node, 18), node.input(0)
+        value = plain(node)
+        if node.dtype(0) != "float32" or not axes or isinstance(value, list):
+            return value
+        endless = scalar(limit, "float32")
+        beyond = node.emit(op.astype(op.equal(x, endless), "uint8"))
+        alone = op.min(beyond, axes, keepdims=bool(node.integer("keepdims", 1)))
+        return op.where(op.equal(alone, scalar(1, "uint8")), endless, value)
+
+    return convert
+
+
 def _log_sum_exp(node: Node) -> relax.Expr:
     """max + log Σ e^(x − max), which does not overflow."""
     axes = _axes(node, 18)
@@ -250,9 +267,9 @@ REDUCTIONS: Mapping[str, Converter] = {
     "ReduceL2": _reduce(op.sum, before=_square, after=op.sqrt),
     "ReduceLogSum": _reduce(op.sum, after=op.log),
     "ReduceLogSumExp": _log_sum_exp,
-    "ReduceMax": _reduce(op.max),
+    "ReduceMax": _extreme(op.max, -math.inf),
     "ReduceMean": _reduce(op.mean),
-    "ReduceMin": _reduce(op.min),
+    "ReduceMin": _extreme(op.min, math.inf),
     "ReduceProd": _reduce(op.prod),
     "ReduceSum": _reduce(op.sum, since=13),
     "ReduceSumSquare": _reduce(op.sum, before=_square),
