@@ -33,6 +33,8 @@ __all__ = ["PREFIX", "Assembly", "assemble", "compile_model", "compile_program"]
 
 PREFIX = "edgekit_model"
 
+NO_CHOICES: Mapping[int, str] = {}
+
 
 def compile_model(model: Model, target: Target, *, prefer: Preference = "speed") -> CompiledModel:
     """Compile a model for a target. The same model, target, preference and edgekit give the same bytes.
@@ -45,11 +47,23 @@ def compile_model(model: Model, target: Target, *, prefer: Preference = "speed")
 
 
 def compile_program(
-    program: Program, target: Target, *, name: str, prefer: Preference = "speed"
+    program: Program,
+    target: Target,
+    *,
+    name: str,
+    prefer: Preference = "speed",
+    choices: Mapping[int, str] = NO_CHOICES,
 ) -> CompiledModel:
-    """Compile a lowered program for a target."""
+    """Compile a lowered program for a target.
+
+    Args:
+        choices: names of variants (`schedules.variants`) by the id of the output tensor, where it is not to be
+            the default.
+    """
     threads = target.platform == "linux"
-    assembly = assemble(program, target.schedules, threads=threads, name=name, prefer=prefer)
+    assembly = assemble(
+        program, target.schedules, threads=threads, name=name, prefer=prefer, choices=choices
+    )
     options = target.compile
     llvm = tvm_target(options.mtriple, options.mcpu, options.mattr)
     routines = [routine for kernel in assembly.kernels for routine in kernel.routines]
@@ -99,7 +113,13 @@ class Assembly:
 
 
 def assemble(
-    program: Program, schedules: Sequence[str], *, threads: bool, name: str, prefer: Preference = "speed"
+    program: Program,
+    schedules: Sequence[str],
+    *,
+    threads: bool,
+    name: str,
+    prefer: Preference = "speed",
+    choices: Mapping[int, str] = NO_CHOICES,
 ) -> Assembly:
     """Schedule every step, lower it, and plan the arena.
 
@@ -116,7 +136,13 @@ def assemble(
         threads and step.operator.macs(_output_shape(program, step)) >= MINIMUM_MACS for step in program.steps
     ]
     kernels = tuple(
-        schedule_step(schedules, program, step, Request(prefer, threads=on_threads, vectors=threads))
+        schedule_step(
+            schedules,
+            program,
+            step,
+            Request(prefer, threads=on_threads, vectors=threads),
+            choices.get(step.output),
+        )
         for step, on_threads in zip(program.steps, split, strict=True)
     )
     lowered = [lower_function(kernel.function) for kernel in kernels]

@@ -34,17 +34,25 @@ def variants(names: Sequence[str], program: Program, step: Step, request: Reques
     )
 
 
-def schedule_step(names: Sequence[str], program: Program, step: Step, request: Request) -> Kernel:
-    """The kernel of the first variant that the schedules in `names` have.
+def schedule_step(
+    names: Sequence[str], program: Program, step: Step, request: Request, choice: str | None = None
+) -> Kernel:
+    """The kernel of the variant called `choice`, or of the first one that the schedules in `names` have.
 
     Raises:
-        TargetError: none of them exists.
+        TargetError: there is no such variant.
     """
     if isinstance(step.operator, op.FloatFunction):
         return floating.schedule(program, step, step.operator, request)
     found = variants(names, program, step, request)
+    chosen = next((variant for variant in found if choice in (None, variant.name)), None)
+    if chosen is not None:
+        return chosen.build()
     if found:
-        return found[0].build()
+        raise TargetError(
+            f"{step.operator.NAME} has no variant {choice} here",
+            hint=f"choose one of: {', '.join(variant.name for variant in found)}",
+        )
     raise TargetError(
         f"no schedule among {', '.join(names) or 'none'} exists", hint=f"list one of: {', '.join(SCHEDULES)}"
     )
