@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import edgekit
@@ -21,9 +21,9 @@ from edgekit.compiler.codegen.objects import (
 from edgekit.compiler.codegen.phases import MINIMUM_MACS, split_phases
 from edgekit.compiler.codegen.weights import Weights
 from edgekit.compiler.lowering import lower_model
-from edgekit.compiler.plan import Plan, in_place_steps, plan_memory
+from edgekit.compiler.memory import Plan, check_plan, order_steps, plan_memory
 from edgekit.compiler.program import Program, Step
-from edgekit.compiler.schedules import Kernel, Request, schedule_step
+from edgekit.compiler.schedules import Kernel, Request, nominal_overlaps, schedule_step
 from edgekit.errors import ModelError
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ def compile_program(
             the default.
     """
     threads = target.platform == "linux"
-    assembly = assemble(
-        program, target.schedules, threads=threads, name=name, prefer=prefer, choices=choices
-    )
+    assembly = assemble(program, target.schedules, threads=threads, name=name, prefer=prefer, choices=choices)
     options = target.compile
     llvm = tvm_target(options.mtriple, options.mcpu, options.mattr)
     routines = [routine for kernel in assembly.kernels for routine in kernel.routines]
@@ -132,6 +130,7 @@ def assemble(
     """
     if not program.steps:
         raise ModelError(f"{name} computes nothing: its outputs are its inputs")
+    program = order_steps(program, [nominal_overlaps(program, step) for step in program.steps])
     split = [
         threads and step.operator.macs(_output_shape(program, step)) >= MINIMUM_MACS for step in program.steps
     ]
@@ -146,8 +145,11 @@ def assemble(
         for step, on_threads in zip(program.steps, split, strict=True)
     )
     lowered = [lower_function(kernel.function) for kernel in kernels]
-    code = _functions_of(lowered, split, in_place_steps(program))
-    plan = plan_memory(program, code.temporaries)
+    workspaces = [each.temporaries for each in lowered]
+    overlaps = [kernel.overlaps for kernel in kernels]
+    plan = plan_memory(program, workspaces, overlaps)
+    check_plan(program, plan, workspaces, overlaps)
+    code = _functions_of(lowered, split, plan.shared_steps)
     weights = Weights(PREFIX)
     calls = tuple(
         _call(program, position, kernels[position], code, plan, weights)
@@ -158,8 +160,8 @@ def assemble(
         version=edgekit.__version__,
         arena_bytes=plan.arena_bytes,
         calls=calls,
-        inputs=tuple((spec, _offset(program, plan, tensor)) for spec, tensor in program.inputs),
-        outputs=tuple((spec, _offset(program, plan, tensor)) for spec, tensor in program.outputs),
+        inputs=tuple((spec, plan.offset(program, tensor)) for spec, tensor in program.inputs),
+        outputs=tuple((spec, plan.offset(program, tensor)) for spec, tensor in program.outputs),
     )
     return Assembly(program, kernels, code.functions, code.temporaries, plan, weights, driver)
 
@@ -194,26 +196,26 @@ def _output_shape(program: Program, step: Step) -> tuple[int, ...]:
     return program.tensors[step.output].shape
 
 
-def _functions_of(lowered: Sequence[Lowered], threads: Sequence[bool], in_place: Collection[int]) -> _Code:
+def _functions_of(lowered: Sequence[Lowered], threads: Sequence[bool], sharing: Collection[int]) -> _Code:
     """The functions of every step; those for `threads` are split.
 
-    Pointers may be promised to be distinct only where the plan keeps them so: not at the steps `in_place`.
+    Pointers are promised to be distinct where no step of the program is in `sharing`: TVM gives all functions
+    of an object what it was told of one of them.
     """
     functions = _Functions()
     parts = []
-    for position, (each, on_threads) in enumerate(zip(lowered, threads, strict=True)):
-        function = each.function.with_attr("tirx.noalias", position not in in_place)
-        phases = split_phases(replace(each, function=function)) if on_threads else ()
+    for each, on_threads in zip(lowered, threads, strict=True):
+        phases = split_phases(each) if on_threads else ()
         if phases:
             parts.append(tuple(Part(functions.add(phase.function), phase.extent) for phase in phases))
         else:
-            parts.append((Part(functions.add(function)),))
+            parts.append((Part(functions.add(each.function)),))
+    by_symbol = {
+        symbol: function.with_attr("tirx.noalias", not sharing)
+        for symbol, function in functions.by_symbol.items()
+    }
     temporaries = tuple(each.temporaries for each in lowered)
-    return _Code(functions.by_symbol, tuple(parts), temporaries)
-
-
-def _offset(program: Program, plan: Plan, tensor: int) -> int:
-    return plan.storage_offsets[program.tensors[tensor].storage]
+    return _Code(by_symbol, tuple(parts), temporaries)
 
 
 def _call(program: Program, position: int, kernel: Kernel, code: _Code, plan: Plan, weights: Weights) -> Call:
@@ -224,14 +226,12 @@ def _call(program: Program, position: int, kernel: Kernel, code: _Code, plan: Pl
             data = kernel.operands.get(number, tensor.data)
             arguments.append(Argument(tensor.dtype, written=False, symbol=weights.add(data)))
         else:
-            arguments.append(
-                Argument(tensor.dtype, written=False, offset=plan.storage_offsets[tensor.storage])
-            )
+            arguments.append(Argument(tensor.dtype, written=False, offset=plan.offset(program, tensor.id)))
     arguments += [
         Argument(str(values.dtype), written=False, symbol=weights.add(values)) for values in kernel.constants
     ]
     output = program.tensors[step.output]
-    output_offset = plan.storage_offsets[output.storage]
+    output_offset = plan.offset(program, step.output)
     arguments.append(Argument(output.dtype, written=True, offset=output_offset))
     arguments += [
         Argument("uint8", written=True, offset=plan.workspace_offsets[position, index])

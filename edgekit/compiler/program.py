@@ -1,6 +1,7 @@
 """The program: operators in order over tensors, between the lowering and the schedules.
 
-Tensors that share a `storage` are one piece of memory seen in different shapes: a reshape costs nothing.
+Tensors that share a `storage` are one piece of memory seen in different shapes: a reshape costs nothing, nor
+does a slice or a concatenation of what lies together.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Tensor:
     quantization: Quantization | None
     storage: int
     data: NDArray[np.generic] | None = None
+    offset: int = 0
+    """Where it starts in its storage, in bytes."""
 
     @property
     def size_bytes(self) -> int:

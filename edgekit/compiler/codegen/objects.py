@@ -46,7 +46,8 @@ class Lowered:
 
 def tvm_target(mtriple: str | None, mcpu: str | None, mattr: Sequence[str]) -> Any:
     """TVM's LLVM target; without a triple the machine that edgekit runs on."""
-    options: dict[str, Any] = {"kind": "llvm"}
+    # TVM marks each buffer's accesses as a type of their own, even where pointers may be equal.
+    options: dict[str, Any] = {"kind": "llvm", "cl-opt": ["-enable-tbaa:bool=0"]}
     if mtriple is not None:
         options["mtriple"] = mtriple
         if mtriple.startswith("thumb"):

@@ -8,6 +8,7 @@ from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step
 from edgekit.compiler.schedules import armv7em, floating, portable
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Routine, Variant
+from edgekit.compiler.schedules.portable import nominal_overlaps
 from edgekit.errors import TargetError
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Request",
     "Routine",
     "Variant",
+    "nominal_overlaps",
     "schedule_step",
     "variants",
 ]
