@@ -13,7 +13,15 @@ from typing import Any
 from tvm import te
 
 from edgekit.compiler import operators as op
-from edgekit.compiler.definitions import convolution, dense, elementwise, movement, pooling, softmax
+from edgekit.compiler.definitions import (
+    convolution,
+    dense,
+    elementwise,
+    movement,
+    normalization,
+    pooling,
+    softmax,
+)
 from edgekit.compiler.definitions.stages import OUTPUT, PADDED, SUM, Definition
 from edgekit.compiler.program import Tensor
 
@@ -51,6 +59,7 @@ DEFINITIONS: Mapping[type[op.Operator], Callable[[Any, tuple[Any, ...], Tensor],
     op.Quantize: elementwise.quantize,
     op.Dequantize: elementwise.dequantize,
     op.Softmax: softmax.softmax,
+    op.LayerNorm: normalization.layer_norm,
     op.Transpose: movement.transpose,
     op.Slice: movement.slice_,
     op.Gather: movement.gather,

@@ -12,7 +12,7 @@ from edgekit.artifacts import Place, Quantization
 from edgekit.compiler.operators import Operator, Transpose
 from edgekit.compiler.program import Step, Tensor
 
-__all__ = ["Order", "ProgramBuilder", "identity_order"]
+__all__ = ["Order", "ProgramBuilder", "axis_last", "identity_order"]
 
 Order = tuple[int, ...]
 """Physical axis i of a stored tensor is logical axis order[i]: NCHW stored as NHWC is (0, 2, 3, 1)."""
@@ -20,6 +20,11 @@ Order = tuple[int, ...]
 
 def identity_order(rank: int) -> Order:
     return tuple(range(rank))
+
+
+def axis_last(order: Order, axis: int) -> Order:
+    """The order with that logical axis innermost, where it is not already."""
+    return order if order[-1] == axis else (*(each for each in order if each != axis), axis)
 
 
 class ProgramBuilder:

@@ -26,6 +26,7 @@ from edgekit.compiler.operators.elementwise import (
 )
 from edgekit.compiler.operators.floating import FloatFunction
 from edgekit.compiler.operators.movement import Concat, Gather, Pad, Slice, Tile, Transpose
+from edgekit.compiler.operators.normalization import LayerNorm
 from edgekit.compiler.operators.pooling import AveragePool, MaxPool, Mean
 from edgekit.compiler.operators.softmax import Softmax
 
@@ -42,6 +43,7 @@ __all__ = [
     "FullRange",
     "Gather",
     "GroupedConv2D",
+    "LayerNorm",
     "Lookup",
     "MaxPool",
     "Maximum",

@@ -26,6 +26,7 @@ from edgekit.compiler.lowering.rules.dense import matmul
 from edgekit.compiler.lowering.rules.elementwise import bounded, clip
 from edgekit.compiler.lowering.rules.functions import COMPARISONS, UNARY
 from edgekit.compiler.lowering.rules.movement import astype, concat, permute_dims, reshape
+from edgekit.compiler.lowering.rules.normalization import layer_norm
 from edgekit.compiler.lowering.rules.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d, mean
 from edgekit.compiler.lowering.rules.quantization import UINT8_OFFSET, dequantize, quantize
 from edgekit.compiler.lowering.rules.selection import (
@@ -64,6 +65,7 @@ RULES: Mapping[str, Rule] = {
     "relax.nn.adaptive_avg_pool2d": adaptive_avg_pool2d,
     "relax.mean": mean,
     "relax.nn.softmax": softmax,
+    "relax.nn.layer_norm": layer_norm,
     "relax.reshape": reshape,
     "relax.squeeze": reshape,
     "relax.expand_dims": reshape,

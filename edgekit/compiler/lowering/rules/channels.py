@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgekit.artifacts import Quantization
 from edgekit.compiler import operators as op
 from edgekit.compiler.fixed_point import quantize_multipliers
-from edgekit.compiler.lowering.builder import Order
+from edgekit.compiler.lowering.builder import Order, axis_last
 from edgekit.compiler.lowering.rules.site import Site, in_order, shape_of
 from edgekit.compiler.lowering.rules.weights import accumulating
 from edgekit.compiler.lowering.values import NoIntegerForm, Pending, Real
@@ -37,9 +37,7 @@ def channel_factors(site: Site, value: Real, factors: NDArray[np.generic]) -> Pe
     # A channel times 0 has weight 0, whatever its scale.
     magnitudes = np.where(reals == 0, 1.0, np.abs(reals)) / _UNIT
     scales = value.quantization.scale * magnitudes
-    order = value.order
-    if order[-1] != axis:
-        order = (*(each for each in order if each != axis), axis)
+    order = axis_last(value.order, axis)
 
     def emit_with(
         bias: NDArray[np.int32],
