@@ -188,6 +188,8 @@ def _operator_problem(operands: Operands, rule: Rule) -> str | None:
         incoming, outgoing = ("float32", "int8", "uint8"), ("int8", "uint8")
     elif op == "DEQUANTIZE":
         incoming, outgoing = ("int8", "uint8"), ("float32",)
+    elif op in ("ARG_MAX", "ARG_MIN"):
+        outgoing = ("int32", "int64")
     elif data.dtype == "float32":
         incoming, outgoing = ("float32",), ("float32",)
     for position, tensor in enumerate(operands.inputs):

@@ -38,10 +38,13 @@ from edgekit.frontend.tflite_operators import (
     Activation,
     Operands,
     activation_of,
+    arg_axis,
     concatenation_axis,
+    matmul_adjoints,
     pad_widths,
     permutation,
     reduce_axes,
+    resize_modes,
     softmax_beta,
     transposed_window,
     window_of,
@@ -99,6 +102,9 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
         self.converters: Mapping[str, Callable[[Operands, Any], relax.Expr | list[relax.Expr]]] = {
             "ADD": self._elementwise(relax.op.add),
             "AVERAGE_POOL_2D": self._average_pool,
+            "ARG_MAX": self._arg(relax.op.argmax),
+            "ARG_MIN": self._arg(relax.op.argmin),
+            "BATCH_MATMUL": self._batch_matmul,
             "CONCATENATION": self._concatenation,
             "CONV_2D": self._conv2d,
             "DEPTHWISE_CONV_2D": self._depthwise,
@@ -115,10 +121,14 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
             "PADV2": self._pad,
             "PRELU": self._prelu,
             "QUANTIZE": self._quantize,
+            "REDUCE_MAX": self._extreme(relax.op.max),
+            "REDUCE_MIN": self._extreme(relax.op.min),
             "RELU": lambda _, op: stock["RELU"](op=op),
             "RELU6": lambda _, op: stock["RELU6"](op=op),
             "RELU_N1_TO_1": lambda _, op: stock["RELU_N1_TO_1"](op=op),
             "RESHAPE": self._move,
+            "RESIZE_BILINEAR": self._resize,
+            "RESIZE_NEAREST_NEIGHBOR": self._resize,
             "SOFTMAX": self._softmax,
             "SQUEEZE": self._move,
             "SUB": self._elementwise(relax.op.subtract),
@@ -374,6 +384,59 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
         keep = operands.options is not None and operands.options.boolean(0)
         value = relax.op.mean(self._real(operands.input(0)), list(reduce_axes(operands)), keep)
         return self._quantized(operands, value)
+
+    def _extreme(self, function: Callable[..., relax.Expr]) -> Callable[[Operands, Any], relax.Expr]:
+        def convert(operands: Operands, _: Any) -> relax.Expr:
+            keep = operands.options is not None and operands.options.boolean(0)
+            return function(self._stored(operands.input(0)), list(reduce_axes(operands)), keep)
+
+        return convert
+
+    def _arg(self, function: Callable[..., relax.Expr]) -> Callable[[Operands, Any], relax.Expr]:
+        def convert(operands: Operands, _: Any) -> relax.Expr:
+            place = function(self._stored(operands.input(0)), arg_axis(operands), False)
+            return place if operands.output.dtype == "int64" else relax.op.astype(place, "int32")
+
+        return convert
+
+    def _resize(self, operands: Operands, _: Any) -> relax.Expr:
+        """On the stored integers, which is what makes it LiteRT's fixed-point resize."""
+        aligned, centred = resize_modes(operands)
+        nearest = operands.operator.op == "RESIZE_NEAREST_NEIGHBOR"
+        half_pixel = "tf_half_pixel_for_nn" if nearest else "half_pixel"
+        return relax.op.image.resize2d(
+            self._stored(operands.input(0)),
+            operands.output.shape[1:3],
+            layout="NHWC",
+            method="nearest_neighbor" if nearest else "linear",
+            coordinate_transformation_mode="align_corners"
+            if aligned
+            else (half_pixel if centred else "asymmetric"),
+            rounding_method="round" if aligned else "floor",
+        )
+
+    def _batch_matmul(self, operands: Operands, _: Any) -> relax.Expr:
+        reals = []
+        for position, adjoint in enumerate(matmul_adjoints(operands)):
+            tensor = operands.input(position)
+            q = tensor.quantization
+            assert q is not None
+            if tensor.data is not None:
+                # A batch of one keeps a constant matrix from being taken for the weights of a dense layer.
+                values = np.array(tensor.values())
+                values = np.swapaxes(values, -1, -2) if adjoint else values
+                shape = values.shape if values.ndim > 2 else (1, *values.shape)
+                stored = relax.const(np.ascontiguousarray(values.reshape(shape)), tensor.dtype)
+            else:
+                stored = self._stored(tensor)
+                rank = len(tensor.shape)
+                if adjoint:
+                    stored = self.bb.emit(
+                        relax.op.permute_dims(stored, [*range(rank - 2), rank - 1, rank - 2])
+                    )
+            reals.append(self._dequantized(stored, q.scales[0], q.zero_points[0]))
+        stored = self.bb.emit(self._quantized(operands, relax.op.matmul(*reals)))
+        return relax.op.reshape(stored, operands.output.shape)
 
     def _pad(self, operands: Operands, _: Any) -> relax.Expr:
         fill = 0.0

@@ -26,8 +26,11 @@ __all__ = [
     "Shape",
     "Window",
     "activation_of",
+    "arg_axis",
     "leaky_slope",
+    "matmul_adjoints",
     "normal_axes",
+    "resize_modes",
     "same_padding",
     "transposed_window",
     "window_of",
@@ -439,10 +442,67 @@ def _prelu(operands: Operands) -> Shape:
     return shape
 
 
+def matmul_adjoints(operands: Operands) -> tuple[bool, bool]:
+    """BATCH_MATMUL: which of its operands are transposed, their last two axes."""
+    options = operands.options
+    return (options.boolean(0), options.boolean(1)) if options is not None else (False, False)
+
+
+def _batch_matmul(operands: Operands) -> Shape:
+    shapes = []
+    for position, adjoint in enumerate(matmul_adjoints(operands)):
+        shape = operands.input(position).shape
+        if not 2 <= len(shape) <= 5:
+            raise operands.wrong(f"its input {position} has {len(shape)} dimensions")
+        shapes.append((*shape[:-2], shape[-1], shape[-2]) if adjoint else shape)
+    a, b = shapes
+    try:
+        batch = tuple(int(d) for d in np.broadcast_shapes(a[:-2], b[:-2]))
+    except ValueError:
+        batch = None
+    if batch is None or a[-1] != b[-2]:
+        raise operands.wrong(f"{shape_text(a)} and {shape_text(b)} have no product")
+    return (*batch, a[-2], b[-1])
+
+
+def resize_modes(operands: Operands) -> tuple[bool, bool]:
+    """RESIZE_BILINEAR, RESIZE_NEAREST_NEIGHBOR: align_corners, half_pixel_centers."""
+    options = operands.options
+    # The fields 0 and 1 of the bilinear table held sizes in old files.
+    first = 2 if operands.operator.op == "RESIZE_BILINEAR" else 0
+    modes = (options.boolean(first), options.boolean(first + 1)) if options is not None else (False, False)
+    if all(modes):
+        raise operands.wrong("it aligns corners and centres of pixels both")
+    return modes
+
+
+def _resize(operands: Operands) -> Shape:
+    shape, size = operands.input(0).shape, operands.integers(1)
+    resize_modes(operands)
+    if len(shape) != 4 or len(size) != 2 or not all(1 <= n <= 1 << 16 for n in size):
+        raise operands.wrong(f"it resizes {shape_text(shape)} to {size}")
+    return (shape[0], *size, shape[3])
+
+
+def arg_axis(operands: Operands) -> int:
+    values = operands.integers(1)
+    if len(values) != 1 or not operands.input(0).shape:
+        raise operands.wrong(f"axis {values}")
+    return normal_axes(operands, values, len(operands.input(0).shape))[0]
+
+
+def _arg(operands: Operands) -> Shape:
+    axis, shape = arg_axis(operands), operands.input(0).shape
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
 OPERATORS: Mapping[str, Rule] = {
     "ABS": Rule(_same, (1, 1)),
     "ADD": Rule(_broadcast, (2, 2), options_type=11),
     "AVERAGE_POOL_2D": Rule(_pool, (1, 1), same_quantization=True, options_type=5),
+    "ARG_MAX": Rule(_arg, (2, 2), plain=(1,), options_type=40),
+    "ARG_MIN": Rule(_arg, (2, 2), plain=(1,), options_type=57),
+    "BATCH_MATMUL": Rule(_batch_matmul, (2, 2), options_type=101),
     "CONCATENATION": Rule(_concatenation, (1, 1024), options_type=10),
     "CONV_2D": Rule(_conv2d, (2, 3), weights=1, channel_axis=0, bias=2, options_type=1),
     "DEPTHWISE_CONV_2D": Rule(_depthwise, (2, 3), weights=1, channel_axis=3, bias=2, options_type=2),
@@ -467,11 +527,15 @@ OPERATORS: Mapping[str, Rule] = {
     "PADV2": Rule(_pad, (3, 3), plain=(1,), same_quantization=True),
     "PRELU": Rule(_prelu, (2, 2)),
     "QUANTIZE": Rule(_same, (1, 1)),
+    "REDUCE_MAX": Rule(_reduce, (2, 2), plain=(1,), same_quantization=True, options_type=27),
+    "REDUCE_MIN": Rule(_reduce, (2, 2), plain=(1,), same_quantization=True, options_type=27),
     "RELU": Rule(_same, (1, 1)),
     "RELU6": Rule(_same, (1, 1)),
     "RELU_N1_TO_1": Rule(_same, (1, 1)),
     "RESHAPE": Rule(_reshape, (1, 2), plain=(1,), same_quantization=True, options_type=17),
     "RSQRT": Rule(_same, (1, 1)),
+    "RESIZE_BILINEAR": Rule(_resize, (2, 2), plain=(1,), same_quantization=True, options_type=15),
+    "RESIZE_NEAREST_NEIGHBOR": Rule(_resize, (2, 2), plain=(1,), same_quantization=True, options_type=74),
     "SOFTMAX": Rule(_softmax, (1, 1), options_type=9),
     "SQRT": Rule(_same, (1, 1)),
     "SQUEEZE": Rule(_squeeze, (1, 1), same_quantization=True, options_type=30),

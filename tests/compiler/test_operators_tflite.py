@@ -6,6 +6,7 @@ that a compilation is paid for once. `EDGEKIT_CAMPAIGN=1` raises the counts.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from edgekit.artifacts import Quantization
 from tests.campaign import campaign_count
 from tests.reference import int8
+from tests.reference.arithmetic_cases import ARITHMETIC
 from tests.reference.cases import OPERATORS, Case, batch_model
 from tests.reference.convolution_cases import CONVOLUTIONS
 from tests.reference.host_library import HostLibrary, compile_tflite
@@ -87,6 +89,19 @@ def test_movements_equal_litert_and_numpy(cases: tuple[Case, ...], computing: Ca
     moved = np.concatenate([output.ravel() for output in outputs[1:]])
     expected = np.concatenate([case.expected() for case in cases if case.expected is not None])
     np.testing.assert_array_equal(moved, expected)
+
+
+@settings(
+    max_examples=campaign_count(60, 4),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+)
+@given(st.lists(st.tuples(*ARITHMETIC.values()), min_size=2, max_size=2), OPERATORS["relu"])
+def test_products_resizes_and_reductions_equal_litert(cases: list[tuple[Case, ...]], computing: Case) -> None:
+    every = [computing, *itertools.chain(*cases)]
+    content, inputs = batch_model(every)
+    compare(content, inputs, [repr(case) for case in every])
 
 
 @pytest.mark.parametrize("y_scale", [1.0, 3.0, 1.5, 2.75])

@@ -39,6 +39,13 @@ _TYPES = {
 }
 # The first version of each operator whose kernel takes int8.
 _VERSIONS = {
+    "BATCH_MATMUL": 2,
+    "RESIZE_BILINEAR": 3,
+    "RESIZE_NEAREST_NEIGHBOR": 3,
+    "REDUCE_MAX": 2,
+    "REDUCE_MIN": 2,
+    "ARG_MAX": 2,
+    "ARG_MIN": 2,
     "SLICE": 2,
     "SPLIT": 2,
     "SPLIT_V": 2,
@@ -371,6 +378,19 @@ class TfliteBuilder:
 
     def dequantize(self, x: Tensor) -> Tensor:
         return self._operator("DEQUANTIZE", [x], schema.DequantizeOptionsT(), x.shape, 0.0, 0, "float32")
+
+    def batch_matmul(
+        self, a: Tensor, b: Tensor, scale: float, zero_point: int, *, adjoints: tuple[bool, bool]
+    ) -> Tensor:
+        options = schema.BatchMatMulOptionsT()
+        options.adjX, options.adjY = adjoints
+        shapes = [
+            (*each.shape[:-2], each.shape[-1], each.shape[-2]) if adjoint else each.shape
+            for each, adjoint in zip((a, b), adjoints, strict=True)
+        ]
+        batch = np.broadcast_shapes(shapes[0][:-2], shapes[1][:-2])
+        shape = (*batch, shapes[0][-2], shapes[1][-1])
+        return self._operator("BATCH_MATMUL", [a, b], options, shape, scale, zero_point, a.dtype)
 
     def move(
         self,

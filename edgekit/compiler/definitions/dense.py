@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,20 @@ from tvm import te, tirx
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.definitions.convolution import biased_sum
-from edgekit.compiler.definitions.stages import OUTPUT, SUM, Definition, at_index, const, i32
+from edgekit.compiler.definitions.stages import (
+    OUTPUT,
+    SUM,
+    Definition,
+    at_index,
+    clamped_output,
+    const,
+    i32,
+    rescaled_stage,
+)
 from edgekit.compiler.fixed_point import float64_ulp_bound, round_as_float64, saturate, wide_product
 from edgekit.compiler.program import Tensor
 
-__all__ = ["dense"]
+__all__ = ["dense", "matmul"]
 
 
 def _float64_output(
@@ -60,3 +70,24 @@ def dense(operator: op.Dense, inputs: tuple[Any, ...], output: Tensor) -> Defini
     sums = operator.weights.astype(np.int64).sum(axis=1)
     constants, result = _float64_output(operator, total, sums, output)
     return Definition(inputs, (weights, *constants), result)
+
+
+def matmul(operator: op.MatMul, inputs: tuple[Any, ...], output: Tensor) -> Definition:
+    k = te.reduce_axis((0, operator.depth), name="k")
+
+    def element(position: int, at: Sequence[Any]) -> Any:
+        """An operand at a logical place, relative to its zero point; broadcast axes stand still."""
+        data, order = inputs[position], operator.orders[position]
+        place = at[len(at) - len(order) :]
+        stored = data[
+            tuple(0 if int(n) == 1 else place[axis] for n, axis in zip(data.shape, order, strict=True))
+        ]
+        return i32(stored) - i32(operator.zero_points[position])
+
+    total = te.compute(
+        output.shape,
+        lambda *at: te.sum(element(0, (*at[:-1], k)) * element(1, (*at[:-2], k, at[-1])), axis=k),
+        name=SUM,
+    )
+    scaled = rescaled_stage("scaled", output.shape, lambda *at: total[at], operator.rescale)
+    return Definition(inputs, (), clamped_output(scaled, operator.output_zero_point, operator.clamp, output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from edgekit.compiler.definitions.stages import (
 from edgekit.compiler.fixed_point import saturate
 from edgekit.compiler.program import Tensor
 
-__all__ = ["average_pool", "max_pool", "mean"]
+__all__ = ["arg_extreme", "average_pool", "extreme", "max_pool", "mean"]
 
 
 def _positions(window: op.Window, data: Any, y: Any, x: Any, ky: Any, kx: Any) -> tuple[Any, Any, Any]:
@@ -62,7 +63,8 @@ def average_pool(operator: op.AveragePool, inputs: tuple[Any, ...], output: Tens
         sum_, elements = total[n, y, x, c], count(y, x)
         half = tirx.truncdiv(elements, i32(2))
         nudged = tirx.Select(sum_ > i32(0), sum_ + half, sum_ - half)
-        return saturate(tirx.truncdiv(nudged, elements), operator.clamp.low, operator.clamp.high)
+        quotient = tirx.truncdiv(nudged, elements)
+        return saturate(quotient, operator.clamp.low, operator.clamp.high, output.dtype)
 
     return Definition(inputs, (), te.compute(output.shape, value, name=OUTPUT))
 
@@ -76,12 +78,12 @@ def max_pool(operator: op.MaxPool, inputs: tuple[Any, ...], output: Tensor) -> D
     def term(n: Any, y: Any, x: Any, c: Any) -> Any:
         row, column, inside = _positions(window, data, y, x, ky, kx)
         value = data[n, row, column, c]
-        return tirx.if_then_else(inside, value, tirx.const(-128, "int8")) if padded else value
+        return tirx.if_then_else(inside, value, tirx.min_value(data.dtype)) if padded else value
 
     largest = te.compute(output.shape, lambda *at: te.max(term(*at), axis=[ky, kx]), name=SUM)
     result = te.compute(
         output.shape,
-        lambda *at: saturate(i32(largest[at]), operator.clamp.low, operator.clamp.high),
+        lambda *at: saturate(i32(largest[at]), operator.clamp.low, operator.clamp.high, output.dtype),
         name=OUTPUT,
     )
     return Definition(inputs, (), result)
@@ -106,3 +108,39 @@ def mean(operator: op.Mean, inputs: tuple[Any, ...], output: Tensor) -> Definiti
         operator.rescale,
     )
     return Definition(inputs, (), clamped_output(scaled, operator.output_zero_point, operator.clamp, output))
+
+
+def extreme(operator: op.Extreme, inputs: tuple[Any, ...], output: Tensor) -> Definition:
+    data = inputs[0]
+    reduced = {axis: te.reduce_axis((0, int(data.shape[axis])), name=f"k{axis}") for axis in operator.axes}
+    choose = te.max if operator.largest else te.min
+
+    def value(*at: Any) -> Any:
+        place = tuple(reduced.get(axis, at[axis]) for axis in range(len(data.shape)))
+        return choose(data[place], axis=list(reduced.values()))
+
+    chosen = te.compute(output.shape, value, name=SUM)
+    return Definition(inputs, (), te.compute(output.shape, lambda *at: chosen[at], name=OUTPUT))
+
+
+def arg_extreme(operator: op.ArgExtreme, inputs: tuple[Any, ...], output: Tensor) -> Definition:
+    """The extreme value first, then the first place that holds it."""
+    data, axis = inputs[0], operator.axis
+    extent = int(data.shape[axis])
+    scan = te.reduce_axis((0, extent), name="k")
+    search = te.reduce_axis((0, extent), name="k")
+    choose = te.max if operator.largest else te.min
+
+    def place(at: Sequence[Any], index: Any) -> tuple[Any, ...]:
+        return (*at[:axis], index, *at[axis + 1 :])
+
+    best = te.compute(output.shape, lambda *at: choose(data[place(at, scan)], axis=scan), name="best")
+
+    def first(*at: Any) -> Any:
+        found = data[place(at, search)] == best[at]
+        return te.min(tirx.Select(found, i32(search), i32(extent)), axis=search)
+
+    where = te.compute(output.shape, first, name=SUM)
+    return Definition(
+        inputs, (), te.compute(output.shape, lambda *at: tirx.Cast(output.dtype, where[at]), name=OUTPUT)
+    )

@@ -11,7 +11,7 @@ Adding an operator: a dataclass in the module of its family, a rule in `lowering
 
 from edgekit.compiler.operators.base import Clamp, FullRange, Operator, Rescale, Window
 from edgekit.compiler.operators.convolution import Conv2D, DepthwiseConv2D, GroupedConv2D, TransposedConv2D
-from edgekit.compiler.operators.dense import Dense
+from edgekit.compiler.operators.dense import Dense, MatMul
 from edgekit.compiler.operators.elementwise import (
     Add,
     Dequantize,
@@ -25,26 +25,32 @@ from edgekit.compiler.operators.elementwise import (
     Subtract,
 )
 from edgekit.compiler.operators.floating import FloatFunction
-from edgekit.compiler.operators.movement import Concat, Gather, Pad, Slice, Tile, Transpose
+from edgekit.compiler.operators.movement import Cast, Concat, Gather, Pad, Slice, Tile, Transpose
 from edgekit.compiler.operators.normalization import LayerNorm
-from edgekit.compiler.operators.pooling import AveragePool, MaxPool, Mean
+from edgekit.compiler.operators.pooling import ArgExtreme, AveragePool, Extreme, MaxPool, Mean
+from edgekit.compiler.operators.resize import Blend, ResizeBilinear
 from edgekit.compiler.operators.softmax import Softmax
 
 __all__ = [
     "Add",
+    "ArgExtreme",
     "AveragePool",
+    "Blend",
+    "Cast",
     "Clamp",
     "Concat",
     "Conv2D",
     "Dense",
     "DepthwiseConv2D",
     "Dequantize",
+    "Extreme",
     "FloatFunction",
     "FullRange",
     "Gather",
     "GroupedConv2D",
     "LayerNorm",
     "Lookup",
+    "MatMul",
     "MaxPool",
     "Maximum",
     "Mean",
@@ -56,6 +62,7 @@ __all__ = [
     "Quantize",
     "Requantize",
     "Rescale",
+    "ResizeBilinear",
     "Slice",
     "Softmax",
     "Subtract",

@@ -1,4 +1,4 @@
-"""Fully connected layers."""
+"""Fully connected layers, and products of two activations."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgekit.compiler.fixed_point import WideMultipliers
-from edgekit.compiler.operators.base import Clamp, Int8Array, Int32Array, Operator, Shape
+from edgekit.compiler.operators.base import Clamp, Int8Array, Int32Array, Operator, Rescale, Shape
 
-__all__ = ["Dense"]
+__all__ = ["Dense", "MatMul"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,3 +29,23 @@ class Dense(Operator):
 
     def parameters(self) -> int:
         return self.weights.size + self.bias.size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MatMul(Operator):
+    """(…, M, K) × (…, K, N) → (…, M, N) of two activations; the leading axes broadcast.
+
+    Axis i of operand j, as it is stored, is its logical axis `orders[j][i]`: a transposed operand need not be
+    copied. `depth` is K.
+    """
+
+    NAME: ClassVar[str] = "matmul"
+    orders: tuple[tuple[int, ...], tuple[int, ...]]
+    depth: int
+    zero_points: tuple[int, int]
+    output_zero_point: int
+    rescale: Rescale
+    clamp: Clamp
+
+    def macs(self, output: Shape) -> int:
+        return math.prod(output) * self.depth

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgekit.compiler.operators.base import Clamp, Operator, Rescale
 
-__all__ = ["Concat", "Gather", "Pad", "Slice", "Tile", "Transpose"]
+__all__ = ["Cast", "Concat", "Gather", "Pad", "Slice", "Tile", "Transpose"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,3 +68,10 @@ class Tile(Operator):
     """The input again and again along every axis that is longer in the output (a multiple)."""
 
     NAME: ClassVar[str] = "tile"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cast(Operator):
+    """Integers as integers of another type, which holds them all."""
+
+    NAME: ClassVar[str] = "cast"

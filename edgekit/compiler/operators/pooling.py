@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from edgekit.compiler.operators.base import Clamp, Operator, Rescale, Window
 
-__all__ = ["AveragePool", "MaxPool", "Mean"]
+__all__ = ["ArgExtreme", "AveragePool", "Extreme", "MaxPool", "Mean"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,9 +35,9 @@ class MaxPool(Operator):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mean(Operator):
-    """Mean over `axes`, requantised: Σ(x − zero_point) · rescale + output_zero_point.
+    """Mean or sum over `axes`, requantised: Σ(x − zero_point) · rescale + output_zero_point.
 
-    `rescale` already holds the division by the number of elements.
+    The `rescale` of a mean already holds the division by the number of elements.
     """
 
     NAME: ClassVar[str] = "mean"
@@ -46,3 +46,21 @@ class Mean(Operator):
     output_zero_point: int
     rescale: Rescale
     clamp: Clamp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extreme(Operator):
+    """The largest or the smallest stored value over `axes`; quantisation unchanged."""
+
+    NAME: ClassVar[str] = "extreme"
+    axes: tuple[int, ...]
+    largest: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArgExtreme(Operator):
+    """Where along `axis` the largest or the smallest value lies, the first of equals; output int64."""
+
+    NAME: ClassVar[str] = "arg_extreme"
+    axis: int
+    largest: bool

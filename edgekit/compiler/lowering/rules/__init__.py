@@ -27,8 +27,16 @@ from edgekit.compiler.lowering.rules.elementwise import bounded, clip
 from edgekit.compiler.lowering.rules.functions import COMPARISONS, UNARY
 from edgekit.compiler.lowering.rules.movement import astype, concat, permute_dims, reshape
 from edgekit.compiler.lowering.rules.normalization import layer_norm
-from edgekit.compiler.lowering.rules.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d, mean
+from edgekit.compiler.lowering.rules.pooling import (
+    adaptive_avg_pool,
+    arg_extreme,
+    averaging,
+    avg_pool,
+    extreme,
+    max_pool,
+)
 from edgekit.compiler.lowering.rules.quantization import UINT8_OFFSET, dequantize, quantize
+from edgekit.compiler.lowering.rules.resize import resize2d
 from edgekit.compiler.lowering.rules.selection import (
     broadcast_to,
     flip,
@@ -60,10 +68,19 @@ RULES: Mapping[str, Rule] = {
     "relax.clip": clip,
     "relax.maximum": extremum(upper=False),
     "relax.minimum": extremum(upper=True),
-    "relax.nn.max_pool2d": max_pool2d,
-    "relax.nn.avg_pool2d": avg_pool2d,
-    "relax.nn.adaptive_avg_pool2d": adaptive_avg_pool2d,
-    "relax.mean": mean,
+    "relax.nn.max_pool1d": max_pool,
+    "relax.nn.max_pool2d": max_pool,
+    "relax.nn.avg_pool1d": avg_pool,
+    "relax.nn.avg_pool2d": avg_pool,
+    "relax.nn.adaptive_avg_pool1d": adaptive_avg_pool,
+    "relax.nn.adaptive_avg_pool2d": adaptive_avg_pool,
+    "relax.mean": averaging(total=False),
+    "relax.sum": averaging(total=True),
+    "relax.max": extreme(largest=True),
+    "relax.min": extreme(largest=False),
+    "relax.argmax": arg_extreme(largest=True),
+    "relax.argmin": arg_extreme(largest=False),
+    "relax.image.resize2d": resize2d,
     "relax.nn.softmax": softmax,
     "relax.nn.layer_norm": layer_norm,
     "relax.reshape": reshape,

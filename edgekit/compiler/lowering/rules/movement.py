@@ -233,8 +233,16 @@ def astype(site: Site, args: Sequence[Value]) -> Value:
     dtype = str(site.attrs.dtype)
     if isinstance(value, Constant):
         return Constant(value.array.astype(dtype))
-    if isinstance(value, Stored) and dtype == ("uint8" if value.offset else "int8"):
-        return value
+    if isinstance(value, Stored):
+        source = site.builder.tensors[value.tensor]
+        if dtype == ("uint8" if value.offset else source.dtype):
+            return value
+        if source.dtype == "int64" and dtype == "int32" and source.quantization is None:
+            # Places of an argmax, which 32 bits hold.
+            tensor = site.builder.step(
+                op.Cast(), (value.tensor,), site.place, site.name, source.shape, None, dtype
+            )
+            return Stored(tensor, value.order)
     if isinstance(value, Tabulated):
         return replace(value, results=value.results.astype(dtype), fixed=None)
     raise NoIntegerForm(f"a cast to {dtype}")

@@ -9,10 +9,10 @@ from edgekit.artifacts import Quantization
 from edgekit.compiler import operators as op
 from edgekit.compiler.lowering.builder import Order, identity_order
 from edgekit.compiler.lowering.rules.site import (
+    Rule,
     Site,
-    in_order,
+    full_range,
     integers_of,
-    nhwc,
     quantization_of,
     real_operand,
     rescale_of,
@@ -20,42 +20,54 @@ from edgekit.compiler.lowering.rules.site import (
     shape_of,
     with_tensor,
 )
+from edgekit.compiler.lowering.rules.spatial import (
+    as_image,
+    channels_last,
+    image_shape,
+    on_image,
+    paddings_of,
+    pair_of,
+)
 from edgekit.compiler.lowering.values import NoIntegerForm, Pending, Real, Stored, Value
 
-__all__ = ["adaptive_avg_pool2d", "avg_pool2d", "max_pool2d", "mean"]
+__all__ = ["adaptive_avg_pool", "arg_extreme", "averaging", "avg_pool", "extreme", "max_pool"]
+
+ACTIVATIONS = ("int8", "int16")
 
 
 def _pool_window(site: Site, data: Real | Stored, order: Order) -> op.Window:
     """The window; what ceil_mode adds below and to the right becomes padding."""
-    attrs = site.attrs
-    height, width = (shape_of(site, data)[order[axis]] for axis in (1, 2))
-    out_h, out_w = (site.shape[order[axis]] for axis in (1, 2))
+    attrs, rank = site.attrs, len(order)
+    _, height, width, _ = image_shape(tuple(shape_of(site, data)[axis] for axis in order))
+    _, out_h, out_w, _ = image_shape(site.physical(order))
     kernel, stride, dilation = (
-        integers_of(values) for values in (attrs.pool_size, attrs.strides, attrs.dilation)
+        pair_of(values, rank) for values in (attrs.pool_size, attrs.strides, attrs.dilation)
     )
-    top, left, bottom, right = integers_of(attrs.padding)
+    top, left, bottom, right = paddings_of(attrs.padding, rank)
     bottom = max(bottom, (out_h - 1) * stride[0] + (kernel[0] - 1) * dilation[0] + 1 - height - top)
     right = max(right, (out_w - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1 - width - left)
-    return op.Window(
-        (kernel[0], kernel[1]), (stride[0], stride[1]), (top, left, bottom, right), (dilation[0], dilation[1])
-    )
+    return op.Window(kernel, stride, (top, left, bottom, right), dilation)
 
 
-def max_pool2d(site: Site, args: Sequence[Value]) -> Value:
-    data = args[0] if isinstance(args[0], Stored) else real_operand(args[0], "its input")
-    order = nhwc(str(site.attrs.layout))
+def max_pool(site: Site, args: Sequence[Value]) -> Value:
+    """max_pool1d and max_pool2d."""
+    data = args[0] if isinstance(args[0], Stored) else real_operand(args[0], "its input", dtypes=ACTIVATIONS)
+    order = channels_last(str(site.attrs.layout))
     window = _pool_window(site, data, order)
-    source = in_order(site, data, order)
+    source = as_image(site, data, order)
     quantization = quantization_of(site, data)
+    dtype = site.builder.tensors[source].dtype
+    shape = image_shape(site.physical(order))
     tensor = site.builder.step(
-        op.MaxPool(window, op.FullRange), (source,), site.place, site.name, site.physical(order), quantization
+        op.MaxPool(window, full_range(dtype)), (source,), site.place, site.name, shape, quantization, dtype
     )
-    return with_tensor(data, tensor, order)
+    return with_tensor(data, on_image(site, tensor, order), order)
 
 
-def avg_pool2d(site: Site, args: Sequence[Value]) -> Value:
-    data = real_operand(args[0], "its input")
-    order = nhwc(str(site.attrs.layout))
+def avg_pool(site: Site, args: Sequence[Value]) -> Value:
+    """avg_pool1d and avg_pool2d."""
+    data = real_operand(args[0], "its input", dtypes=ACTIVATIONS)
+    order = channels_last(str(site.attrs.layout))
     window = _pool_window(site, data, order)
     if window.dilation != (1, 1):
         raise NoIntegerForm("an average pool with dilation")
@@ -64,25 +76,29 @@ def avg_pool2d(site: Site, args: Sequence[Value]) -> Value:
         raise NoIntegerForm("an average pool that counts its padding in ceil mode")
 
     def emit(quantization: Quantization, clamp: op.Clamp) -> tuple[int, Order]:
-        source = in_order(site, data, order)
+        source = as_image(site, data, order)
         same = same_quantization(data.quantization, quantization)
-        shape = site.physical(order)
+        shape = image_shape(site.physical(order))
         height, width = site.builder.tensors[source].shape[1:3]
         if not same and window.kernel == (height, width) and not any(window.padding):
             # One window over everything: the mean form keeps the fraction that averaging first would round
             # off.
-            return _emit_mean(site, data, source, (1, 2), shape, quantization, clamp), order
+            tensor = _emit_mean(site, data, source, (1, 2), shape, quantization, clamp)
+            return on_image(site, tensor, order), order
         operator = op.AveragePool(
-            window, data.quantization.zero_point, count_padding, clamp if same else op.FullRange
+            window, data.quantization.zero_point, count_padding, clamp if same else full_range(data.dtype)
         )
-        pooled = site.builder.step(operator, (source,), site.place, site.name, shape, data.quantization)
+        pooled = site.builder.step(
+            operator, (source,), site.place, site.name, shape, data.quantization, data.dtype
+        )
         if same:
-            return pooled, order
+            return on_image(site, pooled, order), order
         rescale = rescale_of(data.quantization.scale / quantization.scale)
         change = op.Requantize(data.quantization.zero_point, quantization.zero_point, rescale, clamp)
-        return site.builder.step(change, (pooled,), site.place, site.name, shape, quantization), order
+        tensor = site.builder.step(change, (pooled,), site.place, site.name, shape, quantization, data.dtype)
+        return on_image(site, tensor, order), order
 
-    return Pending(emit, site.shape, site.place)
+    return Pending(emit, site.shape, site.place, dtype=data.dtype)
 
 
 def _emit_mean(
@@ -93,17 +109,17 @@ def _emit_mean(
     shape: tuple[int, ...],
     quantization: Quantization,
     clamp: op.Clamp,
+    *,
+    total: bool = False,
 ) -> int:
     count = math.prod(site.builder.tensors[source].shape[axis] for axis in axes)
     if count * 255 >= 2**31:
         raise NoIntegerForm("its accumulator could overflow 32 bits")
-    operator = op.Mean(
-        axes,
-        data.quantization.zero_point,
-        quantization.zero_point,
-        _mean_rescale(data.quantization.scale / quantization.scale, count),
-        clamp,
-    )
+    if data.dtype != "int8":
+        raise NoIntegerForm(f"a mean of {data.dtype}")
+    real = data.quantization.scale / quantization.scale
+    rescale = rescale_of(real) if total else _mean_rescale(real, count)
+    operator = op.Mean(axes, data.quantization.zero_point, quantization.zero_point, rescale, clamp)
     return site.builder.step(operator, (source,), site.place, site.name, shape, quantization)
 
 
@@ -118,35 +134,94 @@ def _mean_rescale(real: float, count: int) -> op.Rescale:
     return op.Rescale((base.multiplier << widen) // count, base.shift - widen)
 
 
-def mean(site: Site, args: Sequence[Value]) -> Value:
+def _reduced_axes(site: Site, rank: int) -> set[int]:
+    axes = getattr(site.attrs, "axis", None)
+    return set(range(rank)) if axes is None else {axis % rank for axis in integers_of(axes)}
+
+
+def _without_axes(site: Site, tensor: int, order: Order) -> tuple[int, Order]:
+    """A reduced tensor, whose axes are still there, in the shape of the site."""
+    if bool(site.attrs.keepdims):
+        return tensor, order
+    logical_first = site.builder.in_order(tensor, order, identity_order(len(order)), site.place)
+    return site.builder.view(logical_first, site.shape), identity_order(len(site.shape))
+
+
+def _kept_shape(site: Site, tensor: int, axes: Sequence[int]) -> tuple[int, ...]:
+    shape = site.builder.tensors[tensor].shape
+    return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+
+
+def averaging(*, total: bool) -> Rule:
+    """The mean, or the `total`, over axes."""
+
+    def rule(site: Site, args: Sequence[Value]) -> Value:
+        data = real_operand(args[0], "its input")
+        axes = _reduced_axes(site, len(data.order))
+
+        def emit(quantization: Quantization, clamp: op.Clamp) -> tuple[int, Order]:
+            places = tuple(position for position, axis in enumerate(data.order) if axis in axes)
+            kept = _kept_shape(site, data.tensor, places)
+            tensor = _emit_mean(site, data, data.tensor, places, kept, quantization, clamp, total=total)
+            return _without_axes(site, tensor, data.order)
+
+        return Pending(emit, site.shape, site.place)
+
+    return rule
+
+
+def extreme(*, largest: bool) -> Rule:
+    """The largest or smallest value over axes."""
+
+    def rule(site: Site, args: Sequence[Value]) -> Value:
+        data = (
+            args[0] if isinstance(args[0], Stored) else real_operand(args[0], "its input", dtypes=ACTIVATIONS)
+        )
+        axes = _reduced_axes(site, len(data.order))
+        places = tuple(position for position, axis in enumerate(data.order) if axis in axes)
+        tensor = site.builder.step(
+            op.Extreme(places, largest),
+            (data.tensor,),
+            site.place,
+            site.name,
+            _kept_shape(site, data.tensor, places),
+            quantization_of(site, data),
+            site.builder.tensors[data.tensor].dtype,
+        )
+        return with_tensor(data, *_without_axes(site, tensor, data.order))
+
+    return rule
+
+
+def arg_extreme(*, largest: bool) -> Rule:
+    """Where the largest or smallest value lies: integers, which nothing dequantises."""
+
+    def rule(site: Site, args: Sequence[Value]) -> Value:
+        data = (
+            args[0] if isinstance(args[0], Stored) else real_operand(args[0], "its input", dtypes=ACTIVATIONS)
+        )
+        if site.attrs.axis is None:
+            raise NoIntegerForm("a place in a flattened tensor")
+        place = data.order.index(int(site.attrs.axis) % len(data.order))
+        kept = _kept_shape(site, data.tensor, (place,))
+        operator = op.ArgExtreme(place, largest)
+        tensor = site.builder.step(operator, (data.tensor,), site.place, site.name, kept, None, "int64")
+        return Stored(*_without_axes(site, tensor, data.order))
+
+    return rule
+
+
+def adaptive_avg_pool(site: Site, args: Sequence[Value]) -> Value:
+    """adaptive_avg_pool1d and adaptive_avg_pool2d to one value a channel."""
     data = real_operand(args[0], "its input")
-    logical = shape_of(site, data)
-    rank = len(logical)
-    attr_axes = getattr(site.attrs, "axis", None)
-    axes = set(range(rank)) if attr_axes is None else {axis % rank for axis in integers_of(attr_axes)}
-    keep = bool(site.attrs.keepdims)
-
-    def emit(quantization: Quantization, clamp: op.Clamp) -> tuple[int, Order]:
-        physical_axes = tuple(position for position, axis in enumerate(data.order) if axis in axes)
-        source_shape = site.builder.tensors[data.tensor].shape
-        kept = tuple(1 if p in physical_axes else size for p, size in enumerate(source_shape))
-        tensor = _emit_mean(site, data, data.tensor, physical_axes, kept, quantization, clamp)
-        if keep:
-            return tensor, data.order
-        logical_first = site.builder.in_order(tensor, data.order, identity_order(rank), site.place)
-        return site.builder.view(logical_first, site.shape), identity_order(len(site.shape))
-
-    return Pending(emit, site.shape, site.place)
-
-
-def adaptive_avg_pool2d(site: Site, args: Sequence[Value]) -> Value:
-    data = real_operand(args[0], "its input")
-    order = nhwc(str(site.attrs.layout))
-    if (site.shape[order[1]], site.shape[order[2]]) != (1, 1):
+    order = channels_last(str(site.attrs.layout))
+    shape = image_shape(site.physical(order))
+    if shape[1:3] != (1, 1):
         raise NoIntegerForm("adaptive pooling to more than one value a channel")
 
     def emit(quantization: Quantization, clamp: op.Clamp) -> tuple[int, Order]:
-        source = in_order(site, data, order)
-        return _emit_mean(site, data, source, (1, 2), site.physical(order), quantization, clamp), order
+        source = as_image(site, data, order)
+        tensor = _emit_mean(site, data, source, (1, 2), shape, quantization, clamp)
+        return on_image(site, tensor, order), order
 
     return Pending(emit, site.shape, site.place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,6 @@ __all__ = [
     "full_range",
     "in_order",
     "integers_of",
-    "nhwc",
     "quantization_of",
     "real_operand",
     "rescale_of",
@@ -146,13 +145,3 @@ def rescale_of(real: float) -> op.Rescale:
 
 def same_quantization(first: Quantization, second: Quantization) -> bool:
     return first.zero_point == second.zero_point and np.float32(first.scale) == np.float32(second.scale)
-
-
-_NHWC: Mapping[str, Order] = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 2, 3, 1)}
-"""Order in which each source layout is stored, so that memory always holds N, H, W, C."""
-
-
-def nhwc(layout: str) -> Order:
-    if layout not in _NHWC:
-        raise NoIntegerForm(f"data layout {layout}")
-    return _NHWC[layout]
