@@ -1,0 +1,113 @@
+"""Greedy pruning guided by measured cost, after NetAdapt.
+
+    step: for each group, the largest channel count that saves the step's share of the cost
+          ──▶ short fine-tune of each proposal ──▶ the one that keeps most accuracy ──▶ measured on the board
+
+Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications", 2018, algorithm 1.
+Unlike there, what a step saved is then measured end to end on the board, and the next step starts from that
+figure; an error of the table can't grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+
+from edgekit.search.problem import Candidate, Group, Limits, Measure, Measured, Outcome, Problem, Trial
+
+__all__ = ["NetAdapt"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetAdapt:
+    """The strategy with its settings.
+
+    Each step must save `reduction` of the start's cost, a share that is multiplied by `decay` after every
+    step. A step whose proposals save less than that because groups have run out takes what there is.
+    """
+
+    reduction: float = 0.08
+    decay: float = 0.97
+    max_steps: int = 60
+
+    def __call__(self, problem: Problem, measure: Measure, limits: Limits) -> Generator[Trial, None, Outcome]:
+        start = Candidate(tuple((group.name, group.channels) for group in problem.groups))
+        found = measure(start)
+        best = Trial(0, start, None, problem.train(start).accuracy, problem.predict(start), found, "start")
+        yield best
+        share = self.reduction
+        for step in range(1, self.max_steps + 1):
+            assert best.measured is not None
+            if limits.met_by(best.measured):
+                return Outcome(best, True, f"within the budget after {step - 1} steps")
+            wanted = share * found.cost
+            proposals = _proposals(problem, best, best.measured, wanted, limits)
+            if not proposals:
+                return Outcome(
+                    best, False, "no group can lose another channel", _smallest(problem.groups, best)
+                )
+            trials = []
+            for group, candidate in proposals:
+                accuracy = problem.train(candidate).accuracy
+                trial = Trial(step, candidate, group, accuracy, problem.predict(candidate), None, "proposal")
+                trials.append(trial)
+                yield trial
+            # Among equal accuracies the cheaper one; then the first, so that a search repeats itself.
+            chosen = max(trials, key=lambda trial: (trial.accuracy, -trial.predicted.cost))
+            best = replace(chosen, measured=measure(chosen.candidate), role="chosen")
+            yield best
+            share *= self.decay
+        assert best.measured is not None
+        return Outcome(best, limits.met_by(best.measured), f"stopped after {self.max_steps} steps")
+
+
+def _proposals(
+    problem: Problem, best: Trial, measured: Measured, wanted: float, limits: Limits
+) -> list[tuple[str, Candidate]]:
+    """One candidate a group: the most channels that save `wanted`, or reach the budget if that is nearer.
+
+    Savings are differences of predictions, so that an offset of the table against whole programs has no say.
+    Where no group can save so much, each offers all that it can.
+    """
+    now = problem.predict(best.candidate).cost
+    if limits.cost is not None:
+        wanted = min(wanted, max(measured.cost - limits.cost, 0.0) or wanted)
+    enough, short = [], []
+    for group in problem.groups:
+        counts = range(best.candidate.count(group.name) - group.unit, 0, -group.unit)
+        if not counts:
+            continue
+        saved = _first_that_saves(problem, best, group, counts, now - wanted)
+        if saved is not None:
+            enough.append((group.name, saved))
+        else:
+            short.append(
+                (group.name, best.candidate.with_channels(group.name, group.unit, best.candidate.key))
+            )
+    return enough or short
+
+
+def _first_that_saves(
+    problem: Problem, best: Trial, group: Group, counts: range, target: float
+) -> Candidate | None:
+    """The largest count whose predicted cost is at most `target`, by bisection: cost falls with channels."""
+
+    def candidate(position: int) -> Candidate:
+        return best.candidate.with_channels(group.name, counts[position], best.candidate.key)
+
+    low, high = 0, len(counts) - 1
+    if problem.predict(candidate(high)).cost > target:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if problem.predict(candidate(middle)).cost <= target:
+            high = middle
+        else:
+            low = middle + 1
+    return candidate(low)
+
+
+def _smallest(groups: tuple[Group, ...], best: Trial) -> str | None:
+    """The group that kept the largest share and still can't lose a channel: its unit is what binds."""
+    shares = [(best.candidate.count(group.name) / group.channels, group.name) for group in groups]
+    return max(shares)[1] if shares else None

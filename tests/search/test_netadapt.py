@@ -1,0 +1,133 @@
+"""The greedy strategy, on a problem whose best answer is known."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+
+from edgekit.search.netadapt import NetAdapt
+from edgekit.search.problem import (
+    Candidate,
+    Group,
+    Limits,
+    Measured,
+    Outcome,
+    Prediction,
+    Trained,
+    Trial,
+)
+
+
+@dataclass
+class Toy:
+    """Costs are linear in channels; accuracy falls by what each channel of a group is worth."""
+
+    groups: tuple[Group, ...] = (Group("cheap", 32, 4), Group("dear", 32, 4), Group("tiny", 4, 4))
+    cost_of: dict[str, float] = field(default_factory=lambda: {"cheap": 10.0, "dear": 10.0, "tiny": 1.0})
+    worth: dict[str, float] = field(default_factory=lambda: {"cheap": 0.0001, "dear": 0.01, "tiny": 0.0001})
+    table_error: float = 0.0
+    trained: list[Candidate] = field(default_factory=list)
+    measured: list[Candidate] = field(default_factory=list)
+
+    def true_cost(self, candidate: Candidate) -> float:
+        return 100.0 + sum(self.cost_of[name] * count for name, count in candidate.channels)
+
+    def predict(self, candidate: Candidate) -> Prediction:
+        cost = self.true_cost(candidate) * (1 + self.table_error)
+        return Prediction(cost, cost, cost)
+
+    def train(self, candidate: Candidate) -> Trained:
+        self.trained.append(candidate)
+        lost = sum(
+            self.worth[group.name] * (group.channels - candidate.count(group.name)) for group in self.groups
+        )
+        return Trained(0.95 - lost)
+
+    def measure(self, candidate: Candidate) -> Measured:
+        self.measured.append(candidate)
+        return Measured(self.true_cost(candidate), 1000, 100)
+
+
+def run(toy: Toy, limits: Limits, **settings: float) -> tuple[list[Trial], Outcome]:
+    search: Generator[Trial, None, Outcome] = NetAdapt(**settings)(toy, toy.measure, limits)  # type: ignore[arg-type]
+    outcomes: list[Outcome] = []
+
+    def ending() -> Generator[Trial, None, None]:
+        outcomes.append((yield from search))
+
+    trials = list(ending())
+    return trials, outcomes[0]
+
+
+def test_it_takes_from_where_it_costs_no_accuracy() -> None:
+    toy = Toy()
+    trials, outcome = run(toy, Limits(cost=500.0))
+    assert outcome.met
+    assert outcome.best.measured is not None
+    assert 400.0 < outcome.best.measured.cost <= 500.0
+    kept = dict(outcome.best.candidate.channels)
+    assert kept["dear"] == 32
+    assert kept["cheap"] < 16
+    chosen = [trial for trial in trials if trial.role == "chosen"]
+    assert [trial.step for trial in chosen] == list(range(1, len(chosen) + 1))
+    # one measurement for the start and each chosen step, none for proposals
+    assert len(toy.measured) == len(chosen) + 1
+
+
+def test_when_the_cheap_group_is_empty_the_dear_one_pays() -> None:
+    trials, outcome = run(Toy(), Limits(cost=300.0))
+    assert outcome.met
+    kept = dict(outcome.best.candidate.channels)
+    assert kept["cheap"] <= 8
+    assert kept["dear"] < 32
+    costs = [trial.measured.cost for trial in trials if trial.measured is not None]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_each_step_saves_its_share() -> None:
+    trials, _ = run(Toy(), Limits(cost=300.0), reduction=0.1, decay=1.0)
+    costs = [trial.measured.cost for trial in trials if trial.measured is not None]
+    # 10 % of 744, in units of 4 channels of 10: at least 80 a step until the budget is nearer
+    assert all(before - after >= 74.4 for before, after in pairwise(costs[:-1]))
+
+
+def test_a_table_that_is_off_by_a_factor_does_not_miss_the_budget() -> None:
+    for error in (-0.3, 0.3):
+        _, outcome = run(Toy(table_error=error), Limits(cost=500.0))
+        assert outcome.met
+        assert outcome.best.measured is not None
+        assert outcome.best.measured.cost <= 500.0
+
+
+def test_an_impossible_budget_ends_with_the_best_found_and_what_binds() -> None:
+    _, outcome = run(Toy(), Limits(cost=50.0))
+    assert not outcome.met
+    assert outcome.binding is not None
+    assert outcome.best.measured is not None
+    assert outcome.best.measured.cost == pytest.approx(100 + 40 + 40 + 4)
+    assert "no group" in outcome.reason
+
+
+def test_other_limits_end_a_search_too() -> None:
+    trials, outcome = run(Toy(), Limits(flash_bytes=2000))
+    assert outcome.met
+    assert len(trials) == 1
+    _, refused = run(Toy(), Limits(flash_bytes=10))
+    assert not refused.met
+
+
+def test_the_same_search_twice_asks_the_same() -> None:
+    first, second = Toy(), Toy()
+    assert run(first, Limits(cost=400.0)) == run(second, Limits(cost=400.0))
+    assert first.trained == second.trained
+
+
+def test_candidates_are_told_apart_by_their_history() -> None:
+    start = Candidate((("a", 8), ("b", 8)))
+    one = start.with_channels("a", 4, start.key)
+    other = Candidate((("a", 4), ("b", 8)), "another")
+    assert one.key != other.key
+    assert one.key == start.with_channels("a", 4, start.key).key
