@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from tvm.ir import IRModule
 
 __all__ = [
+    "DEFAULT_COMPILE",
     "DEFAULT_IMPORT",
     "Allocation",
     "CalibrationMethod",
+    "CompileOptions",
     "CompiledModel",
     "CompiledOperator",
     "Conditions",
@@ -34,6 +36,7 @@ __all__ = [
     "OperatorMeasurement",
     "Place",
     "Precision",
+    "Preference",
     "Quantization",
     "Serving",
     "TensorSpec",
@@ -108,6 +111,16 @@ class ImportOptions:
     """A safetensors file with the weights of a module that a factory makes."""
     trusted: bool = False
     """Whether a format may be read that can run code while it is loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """What the user says of the program besides the target."""
+
+    prefer: Preference = "speed"
+
+
+DEFAULT_COMPILE = CompileOptions()
 
 
 DEFAULT_IMPORT = ImportOptions()
@@ -212,6 +225,8 @@ class CompiledModel:
     parameters: int
     exact: bool = True
     """True when the program is all integers, so that every target must answer with the same bytes."""
+    requantised: bool = False
+    """Whether results of float operators are quantised inside it, so that their last bits can become steps."""
 
 
 @dataclass(frozen=True, slots=True)

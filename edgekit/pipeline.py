@@ -22,8 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.artifacts import (
+    DEFAULT_COMPILE,
     DEFAULT_IMPORT,
     CompiledModel,
+    CompileOptions,
     Image,
     ImportOptions,
     Measurement,
@@ -227,6 +229,7 @@ def deploy(
     calibration: str | Path | None = None,
     board: str | None = None,
     options: ImportOptions = DEFAULT_IMPORT,
+    compile_options: CompileOptions = DEFAULT_COMPILE,
     example_inputs: Sequence[Any] | None = None,
     samples: int | None = None,
     runs: int | None = None,
@@ -251,6 +254,7 @@ def deploy(
         calibration: Rows to calibrate a float model with.
         board: `serial:…` or `ssh:…`; what an emulated target or the host does not need.
         options: What else there is to say of the model: name, shapes, precision.
+        compile_options: What the program shall save first: time, RAM or code.
         example_inputs: What a torch module's forward takes, as tensors of the shapes that are deployed.
         samples: How many rows run on the board; all by default, on a serial line at most `MAX_BOARD_ROWS`.
         runs: How often a run is measured; 5 where a counter repeats, 50 where it is a time.
@@ -277,7 +281,7 @@ def deploy(
     imported = _import(
         _request(model, example_inputs, options, data, calibration, seed, folder), progress, stages
     )
-    compiled, image = _build(imported, resolved, directory, progress, stages)
+    compiled, image = _build(imported, resolved, directory, compile_options, progress, stages)
     rows = _choose_rows(imported, compiled.inputs, resolved, samples, seed)
     # a class that the model doesn't know is refused before the board runs
     is_classified(rows, compiled.outputs)
@@ -323,6 +327,7 @@ def compile_bundle(
     data: str | Path | None = None,
     calibration: str | Path | None = None,
     options: ImportOptions = DEFAULT_IMPORT,
+    compile_options: CompileOptions = DEFAULT_COMPILE,
     example_inputs: Sequence[Any] | None = None,
     seed: int = 0,
     folder: Path | None = None,
@@ -336,7 +341,7 @@ def compile_bundle(
     imported = _import(
         _request(model, example_inputs, options, data, calibration, seed, folder), progress, stages
     )
-    compiled, image = _build(imported, resolved, directory, progress, stages)
+    compiled, image = _build(imported, resolved, directory, compile_options, progress, stages)
     document = deploy_document(source=imported.model, target=resolved, compiled=compiled, image=image)
     return Compiled(document, compiled, image)
 
@@ -662,6 +667,7 @@ def _build(
     imported: _Imported,
     target: Target,
     directory: str | Path | None,
+    compile_options: CompileOptions,
     progress: Progress,
     stages: Stages,
 ) -> tuple[CompiledModel, Image]:
@@ -671,7 +677,7 @@ def _build(
         else Path(directory)
     )
     with step(progress, Step.COMPILE, f"{printable(imported.model.name, 60)} for {target.name}") as running:
-        compiled = stages.compile_model(imported.model, target)
+        compiled = stages.compile_model(imported.model, target, compile_options)
         running.outcome = f"{len(compiled.operators)} operators, {compiled.macs:,} MACs"
     with step(progress, Step.BUILD, printable(str(place))) as running:
         image = stages.build_image(compiled, target, place, imported.provenance)
@@ -696,7 +702,7 @@ def _reference(
         return target, image
     directory = image.directory / "reference"
     with step(progress, Step.REFERENCE, "the same model for the host") as running:
-        reference = stages.compile_model(imported.model, host)
+        reference = stages.compile_model(imported.model, host, DEFAULT_COMPILE)
         _check_same_interface(compiled, reference)
         built = stages.build_image(reference, host, directory, imported.provenance)
         running.outcome = f"{len(reference.operators)} operators"
@@ -768,6 +774,7 @@ def _ask(
             compiled.outputs,
             compiled.operators,
             exact=compiled.exact,
+            requantised=compiled.requantised,
             advanced=running.advance,
         )
         accuracy = _accuracy(rows, verified.outputs[0], compiled.outputs, place.target)

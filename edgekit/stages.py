@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
-from edgekit.artifacts import CompiledModel, Image, ImportOptions, Model, Serving, TorchProgram
+from edgekit.artifacts import (
+    CompiledModel,
+    CompileOptions,
+    Image,
+    ImportOptions,
+    Model,
+    Serving,
+    TorchProgram,
+)
 from edgekit.errors import EdgekitError
 from edgekit.profile import Health, Meter
 from edgekit.target import Target
@@ -70,10 +78,10 @@ def _needs_calibration(source: Path | TorchProgram, options: ImportOptions) -> b
     return needs_calibration(source, options)
 
 
-def _compile_model(model: Model, target: Target) -> CompiledModel:
+def _compile_model(model: Model, target: Target, options: CompileOptions) -> CompiledModel:
     from edgekit.compiler import compile_model
 
-    return compile_model(model, target)
+    return compile_model(model, target, prefer=options.prefer)
 
 
 def _emit_model(model: Model, target: Target) -> CompiledModel:
@@ -146,7 +154,7 @@ class Stages:
     """A torch factory is called once; files stay as they are."""
     load_model: Callable[[Path | TorchProgram, ImportOptions, Calibration], Model] = _load_model
     needs_calibration: Callable[[Path | TorchProgram, ImportOptions], bool] = _needs_calibration
-    compile_model: Callable[[Model, Target], CompiledModel] = _compile_model
+    compile_model: Callable[[Model, Target, CompileOptions], CompiledModel] = _compile_model
     emit_model: Callable[[Model, Target], CompiledModel] = _emit_model
     """The same as C99 sources, for compilers that edgekit does not call."""
     analyze_model: Callable[[Model, Target], ModelAnalysis] = _analyze_model

@@ -19,6 +19,7 @@ from edgekit.cli.options import (
     NameOption,
     OutputOption,
     PrecisionOption,
+    PreferOption,
     QuietFlag,
     SeedOption,
     ShapeOption,
@@ -53,6 +54,7 @@ def command(
     target: TargetOption = None,
     output: OutputOption = None,
     emit: EmitOption = "bundle",
+    prefer: PreferOption = "speed",
     data: DataOption = None,
     calibration: CalibrationOption = None,
     calibration_method: CalibrationMethodOption = None,
@@ -90,6 +92,7 @@ def command(
     where = target_name(target, project)
     existing_model(chosen.model)
 
+    from edgekit.artifacts import CompileOptions
     from edgekit.cli.documents import part
     from edgekit.cli.tables import deploy_table
     from edgekit.pipeline import bundle_directory, compile_bundle
@@ -105,6 +108,7 @@ def command(
             data=chosen.data,
             calibration=chosen.calibration,
             options=chosen.options,
+            compile_options=CompileOptions(prefer),
             seed=chosen.seed,
             folder=chosen.folder,
             progress=progress,

@@ -18,6 +18,7 @@ from edgekit.cli.options import (
     NameOption,
     OutputOption,
     PrecisionOption,
+    PreferOption,
     QuietFlag,
     RunsOption,
     SeedOption,
@@ -66,6 +67,7 @@ def command(
     runs: RunsOption = None,
     threads: ThreadsOption = None,
     core: CoreOption = None,
+    prefer: PreferOption = "speed",
     seed: SeedOption = None,
     max_instructions: Annotated[
         str | None, typer.Option(metavar="N", help="Budget of an emulated board, for example 16M.")
@@ -105,6 +107,7 @@ def command(
     ram = parse_limit(parse_bytes, max_ram, "--max-ram")
     existing_model(chosen.model)
 
+    from edgekit.artifacts import CompileOptions
     from edgekit.budget import Budget
     from edgekit.cli.tables import deploy_table
     from edgekit.pipeline import REPORT_FILE, bundle_directory, deploy
@@ -126,6 +129,7 @@ def command(
             calibration=chosen.calibration,
             board=board_name(board, resolved, project),
             options=chosen.options,
+            compile_options=CompileOptions(prefer),
             samples=chosen.samples,
             runs=runs or own_runs,
             threads=threads,

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from edgekit.artifacts import CalibrationMethod, Precision
+from edgekit.artifacts import CalibrationMethod, Precision, Preference
 from edgekit.errors import UsageError
 from edgekit.text import printable
 
@@ -24,6 +24,7 @@ __all__ = [
     "NameOption",
     "OutputOption",
     "PrecisionOption",
+    "PreferOption",
     "QuietFlag",
     "RunsOption",
     "SeedOption",
@@ -88,6 +89,9 @@ CalibrationMethodOption = Annotated[
 PrecisionOption = Annotated[
     Precision | None,
     typer.Option("--precision", help="What a float model is deployed as; int8 by default."),
+]
+PreferOption = Annotated[
+    Preference, typer.Option("--prefer", help="What the program saves first: RAM, time, or code size.")
 ]
 WeightsOption = Annotated[
     Path | None,

@@ -20,6 +20,7 @@ from edgekit.compiler.codegen.objects import (
 )
 from edgekit.compiler.codegen.phases import MINIMUM_MACS, split_phases
 from edgekit.compiler.codegen.weights import Weights
+from edgekit.compiler.exactness import is_exact, requantises
 from edgekit.compiler.lowering import lower_model
 from edgekit.compiler.memory import Plan, check_plan, order_steps, plan_memory
 from edgekit.compiler.program import Program, Step
@@ -63,7 +64,7 @@ def compile_program(
     threads = target.platform == "linux"
     assembly = assemble(program, target.schedules, threads=threads, name=name, prefer=prefer, choices=choices)
     options = target.compile
-    llvm = tvm_target(options.mtriple, options.mcpu, options.mattr)
+    llvm = tvm_target(options.mtriple, options.mcpu, options.mattr, small=prefer == "size")
     routines = [routine for kernel in assembly.kernels for routine in kernel.routines]
     object_file = compile_object(assembly.functions, llvm, routines)
     files, model_hash = _render(assembly.driver, object_file, assembly.weights)
@@ -106,7 +107,8 @@ class Assembly:
             weights_bytes=self.weights.size_bytes,
             macs=program.macs,
             parameters=program.parameters,
-            exact=not any(_is_inexact(step.operator) for step in program.steps),
+            exact=is_exact(program),
+            requantised=requantises(program),
         )
 
 
@@ -286,10 +288,3 @@ def _compiled_operator(
         weights_bytes=sum(values.nbytes for values in (*kernel.constants, *operands)),
         output_shape=output.shape,
     )
-
-
-def _is_inexact(operator: op.Operator) -> bool:
-    """Whether targets may differ in its last bits: they contract multiplications and additions or do not."""
-    if isinstance(operator, op.FloatFunction):
-        return operator.computes_in_float
-    return isinstance(operator, op.Dequantize)

@@ -19,6 +19,7 @@ from edgekit.artifacts import (
     Allocation,
     CompiledModel,
     CompiledOperator,
+    CompileOptions,
     Image,
     ImportOptions,
     MemoryUse,
@@ -118,8 +119,9 @@ class FakeStages:
         self.calibration = calibration
         return Model(options.name or path.stem, "tflite", "cd" * 32, None, ("input",), ("scores",))  # type: ignore[arg-type]
 
-    def _compile_model(self, model: Model, target: Target) -> CompiledModel:
-        self.calls.append(f"compile {target.name} {'+'.join(target.schedules)}")
+    def _compile_model(self, model: Model, target: Target, options: CompileOptions) -> CompiledModel:
+        preference = "" if options.prefer == "speed" else f" for {options.prefer}"
+        self.calls.append(f"compile {target.name} {'+'.join(target.schedules)}{preference}")
         operators = tuple(
             CompiledOperator(number, name, "add", "portable.add", 4, 0, 4, 0, 0, (1, 4))
             for number, name in enumerate(("first", "second"))

@@ -44,8 +44,11 @@ class Lowered:
     temporaries: tuple[int, ...]
 
 
-def tvm_target(mtriple: str | None, mcpu: str | None, mattr: Sequence[str]) -> Any:
-    """TVM's LLVM target; without a triple the machine that edgekit runs on."""
+def tvm_target(mtriple: str | None, mcpu: str | None, mattr: Sequence[str], *, small: bool = False) -> Any:
+    """TVM's LLVM target; without a triple the machine that edgekit runs on.
+
+    With `small` loops are left as they are where LLVM would trade code for time.
+    """
     # TVM marks each buffer's accesses as a type of their own, even where pointers may be equal.
     options: dict[str, Any] = {"kind": "llvm", "cl-opt": ["-enable-tbaa:bool=0"]}
     if mtriple is not None:
@@ -58,6 +61,8 @@ def tvm_target(mtriple: str | None, mcpu: str | None, mattr: Sequence[str]) -> A
         options["mcpu"] = mcpu
     if mattr:
         options["mattr"] = list(mattr)
+    if small:
+        options["opt-level"] = 2
     return tvm.target.Target(options)
 
 

@@ -48,7 +48,7 @@ def schedule(program: Program, step: Step, request: Request) -> Kernel:
     if isinstance(step.operator, _BY_ROWS):
         attached = _schedule_rows(sch)
     else:
-        attached = _schedule_elements(sch, step.operator)
+        attached = _schedule_elements(sch, step.operator, unrolled=request.prefer != "size")
     row_by_row = padded and isinstance(step.operator, _ROW_BY_ROW) and is_row_by_row(sch)
     _initialise_outside_reductions(sch, attached)
     kept = False
@@ -91,16 +91,18 @@ def _block_names(sch: Any) -> list[str]:
     return [str(sch.get(block).name_hint) for block in sch.get_child_blocks(sch.get_sblock("root"))]
 
 
-def _schedule_elements(sch: Any, operator: op.Operator) -> int:
+def _schedule_elements(sch: Any, operator: op.Operator, *, unrolled: bool) -> int:
     """Compute every stage but the padded copy for one output element at a time.
 
     Returns the depth of that loop.
     """
     loops = sch.get_loops(sch.get_sblock(definitions.OUTPUT))
+    if not loops:
+        return 0  # One element without dimensions: its stages stand side by side.
     for name in reversed(_block_names(sch)):
         if name not in (definitions.OUTPUT, definitions.PADDED):
             sch.compute_at(sch.get_sblock(name), loops[-1])
-    if isinstance(operator, op.DepthwiseConv2D):
+    if unrolled and isinstance(operator, op.DepthwiseConv2D):
         rows, columns = operator.window.kernel
         if rows * columns <= UNROLLED_WINDOW:
             for loop in sch.get_loops(sch.get_sblock(definitions.SUM))[len(loops) :]:
