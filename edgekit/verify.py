@@ -4,6 +4,7 @@ answered.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,9 +30,23 @@ __all__ = [
 ]
 
 FLOAT_TOLERANCE = 1e-4
-"""For programs with float parts: the same float code contracts to fused multiply-adds on one core and not
-on another.
+"""Of an output's largest magnitude in a row, for programs with float parts: the same float code contracts to
+fused multiply-adds on one core and not on another, and their libraries' exponentials differ in the last bits.
 """
+
+FLOAT_FLOOR = 1e-6
+"""Added to it, for outputs that are rounding errors throughout."""
+
+REQUANTISED_STEP = 1 / 256
+"""Where results of float operators are quantised again inside the program, a difference in the last bits can
+become a whole step. One step of a float output is this part of its largest magnitude in a row.
+"""
+
+REQUANTISED_STEPS = 4
+"""Such a step may grow on its way through integer operators: the most that a value may differ."""
+
+REQUANTISED_SHARE = 0.01
+"""The most values of an output, over all rows, that may differ by more than one step."""
 
 Array = npt.NDArray[Any]
 
@@ -72,6 +87,12 @@ class _Difference:
     identical: bool
     place: tuple[int, int] | None
     """(output, flat index in it), None where all is within what is allowed."""
+    allowed: float
+    """The most that a value of any output was allowed to differ."""
+    beyond_a_step: tuple[int, ...]
+    """Of each output, the values that differ by more than one step."""
+    worst: tuple[int, int] | None
+    """The first of those."""
 
 
 def infer(runner: Runner, inputs: Sequence[bytes], outputs: Sequence[TensorSpec]) -> tuple[Array, ...]:
@@ -94,36 +115,52 @@ def verify(
     operators: Sequence[CompiledOperator],
     *,
     exact: bool,
+    requantised: bool = False,
     advanced: Callable[[int], None] = lambda done: None,
 ) -> Verified:
     """Run all rows on both and compare every byte that they answer.
 
-    With `exact` the bytes must be the same, and `max_abs_error` is in stored units. Otherwise an output may
-    differ by `FLOAT_TOLERANCE · max(1, |reference|)`, a quantised one by one step; `max_abs_error` and
-    `tolerance` are then in real units. All rows are run even when an early one differs, so that the error is
-    that of the whole set.
+    With `exact` the bytes must be the same, and `max_abs_error` is in stored units. Otherwise a float output
+    may differ by `FLOAT_TOLERANCE` of its largest magnitude in the row, a quantised one by one step, others
+    not at all. With `requantised`, float results are quantised inside the program: outputs may then differ by
+    `REQUANTISED_STEPS` steps, `REQUANTISED_SHARE` of their values by more than one. `max_abs_error` and
+    `tolerance` are in real units. All rows are run even when an early one differs, so that the error is that
+    of the whole set.
     """
     answers: list[tuple[Array, ...]] = []
-    largest, identical, first = 0.0, True, None
+    largest, allowed, identical, first = 0.0, 0.0, True, None
+    beyond = [0] * len(outputs)
+    beyond_first: list[str | None] = [None] * len(outputs)
     for row in range(len(rows)):
         inputs = rows.input_bytes(row)
         expected = infer(reference, inputs, outputs)
         answer = infer(board, inputs, outputs)
-        difference = compare(expected, answer, outputs, exact=exact)
+        difference = compare(expected, answer, outputs, exact=exact, requantised=requantised)
         largest, identical = max(largest, difference.largest), identical and difference.identical
+        allowed = max(allowed, difference.allowed)
+        beyond = [before + more for before, more in zip(beyond, difference.beyond_a_step, strict=True)]
+        if difference.worst is not None and beyond_first[difference.worst[0]] is None:
+            output, index = difference.worst
+            beyond_first[output] = _sentence(
+                rows, row, outputs[output], output, index, expected[output], answer[output]
+            )
         if first is None and difference.place is not None:
             output, index = difference.place
             first = _sentence(rows, row, outputs[output], output, index, expected[output], answer[output])
             first += _first_operator(reference, board, inputs, operators, exact=exact)
         answers.append(answer)
         advanced(row + 1)
+    for output, spec in enumerate(outputs):
+        if first is None and beyond[output] > math.ceil(REQUANTISED_SHARE * spec.elements * len(rows)):
+            share = beyond[output] / (spec.elements * len(rows))
+            first = f"{share:.1%} of the values differ by more than a step, first {beyond_first[output]}"
     return Verified(
         Verification(
             mode="exact" if exact else "tolerance",
             passed=first is None,
             bit_exact=identical,
             samples=len(rows),
-            tolerance=0.0 if exact else max(_allowed(spec) for spec in outputs),
+            tolerance=allowed,
             max_abs_error=largest,
             first_difference=first,
         ),
@@ -132,16 +169,26 @@ def verify(
 
 
 def compare(
-    expected: Sequence[Array], answer: Sequence[Array], outputs: Sequence[TensorSpec], *, exact: bool
+    expected: Sequence[Array],
+    answer: Sequence[Array],
+    outputs: Sequence[TensorSpec],
+    *,
+    exact: bool,
+    requantised: bool = False,
 ) -> _Difference:
     """Two answers to one row, output by output; the first difference is the first in the outputs' order."""
-    largest, identical, place = 0.0, True, None
+    largest, allowed, identical, place, worst = 0.0, 0.0, True, None, None
+    beyond = []
     for output, (one, other, spec) in enumerate(zip(expected, answer, outputs, strict=True)):
-        if one.tobytes() == other.tobytes():
-            continue
-        identical = False
         scale = 1.0 if exact or spec.quantization is None else spec.quantization.scale
         reals, others = one.astype(np.float64) * scale, other.astype(np.float64) * scale
+        step = 0.0 if exact else _step(spec, reals, requantised)
+        most = step * REQUANTISED_STEPS if requantised else step
+        allowed = max(allowed, most)
+        if one.tobytes() == other.tobytes():
+            beyond.append(0)
+            continue
+        identical = False
         with np.errstate(invalid="ignore"):
             error = np.abs(reals - others)
         # a NaN on one side only is as wrong as can be, on both sides it is the same answer
@@ -151,13 +198,17 @@ def compare(
         if exact:
             bytes_differ = one.reshape(-1).view(np.uint8) != other.reshape(-1).view(np.uint8)
             wrong = bytes_differ.reshape(one.size, -1).any(axis=1)
+            far = np.zeros_like(wrong)
         else:
-            relative = 1.0 if spec.quantization is not None else np.maximum(1.0, np.abs(reals))
-            # the step of a quantised output is compared after a division that need not be exact
-            wrong = (error > _allowed(spec) * relative * (1 + 1e-9)).reshape(-1)
+            # steps are compared after a product that need not be exact
+            wrong = (error > most * (1 + 1e-9)).reshape(-1)
+            far = (error > step * (1 + 1e-9)).reshape(-1)
+        beyond.append(int(far.sum()))
+        if worst is None and far.any():
+            worst = (output, int(np.argmax(far)))
         if place is None and wrong.any():
             place = (output, int(np.argmax(wrong)))
-    return _Difference(largest, identical, place)
+    return _Difference(largest, identical, place, allowed, tuple(beyond), worst)
 
 
 def is_classified(rows: Rows, outputs: Sequence[TensorSpec]) -> bool:
@@ -190,8 +241,15 @@ def accuracy_top1(rows: Rows, answers: Array, outputs: Sequence[TensorSpec]) -> 
     return Accuracy(float(np.mean(np.argmax(answers.reshape(len(rows), -1), axis=1) == rows.y)), len(rows))
 
 
-def _allowed(spec: TensorSpec) -> float:
-    return FLOAT_TOLERANCE if spec.quantization is None else spec.quantization.scale
+def _step(spec: TensorSpec, reals: Array, requantised: bool) -> float:
+    """By how much a value may differ, in reals; where steps can add up, one step."""
+    if spec.quantization is not None:
+        return spec.quantization.scale
+    if np.dtype(spec.dtype).kind != "f":
+        return 0.0
+    finite = np.abs(reals[np.isfinite(reals)])
+    magnitude = float(finite.max(initial=0.0))
+    return magnitude * (REQUANTISED_STEP if requantised else FLOAT_TOLERANCE) + FLOAT_FLOOR
 
 
 def _array(data: bytes, spec: TensorSpec) -> Array:

@@ -85,6 +85,7 @@ class ModelRecord(_Record):
     version: Word
     model_hash: Sha256
     exact: bool
+    requantised: bool = False
     arena_bytes: Bytes
     weights_bytes: Bytes
     macs: Count
@@ -129,6 +130,7 @@ class ModelRecord(_Record):
             macs=self.macs,
             parameters=self.parameters,
             exact=self.exact,
+            requantised=self.requantised,
         )
 
 
@@ -188,6 +190,7 @@ def model_record(compiled: CompiledModel) -> ModelRecord:
         version=compiled.version,
         model_hash=compiled.model_hash,
         exact=compiled.exact,
+        requantised=compiled.requantised,
         arena_bytes=compiled.arena_bytes,
         weights_bytes=compiled.weights_bytes,
         macs=compiled.macs,

@@ -156,3 +156,40 @@ def test_a_picture_as_output_has_no_top_1() -> None:
     picture = TensorSpec("picture", (1, 8, 8, 2), "int8")
     assert not is_classified(labelled, [picture])
     assert accuracy_top1(labelled, np.zeros((1, 1, 8, 8, 2), np.int8), [picture]) is None
+
+
+def test_floats_are_compared_by_the_magnitude_of_their_output() -> None:
+    def floats(offset: float) -> FakeRunner:
+        return FakeRunner(second=lambda x: x.astype(np.float32) * np.float32(1e-3) + np.float32(offset))
+
+    assert verify(floats(0), floats(1e-7), ROWS, [FLOATS], OPERATORS, exact=False).verification.passed
+    assert not verify(floats(0), floats(1e-5), ROWS, [FLOATS], OPERATORS, exact=False).verification.passed
+
+
+def test_steps_of_requantised_programs_may_grow_but_seldom() -> None:
+    many = rows([[number % 100, 2, 3, 4] for number in range(200)])
+
+    def off(steps: int, every: int) -> FakeRunner:
+        def second(x: np.ndarray) -> np.ndarray:
+            changed = x.copy()
+            changed[1] += steps if x[0] % every == 0 else 1
+            return changed
+
+        return FakeRunner(second=second)
+
+    def passes(runner: FakeRunner) -> bool:
+        found = verify(FakeRunner(), runner, many, [SPEC], OPERATORS, exact=False, requantised=True)
+        assert found.verification.tolerance == 4 * 0.5
+        return found.verification.passed
+
+    assert passes(off(4, 50))
+    assert not passes(off(5, 50))
+    assert not passes(off(2, 2))
+    found = verify(FakeRunner(), off(2, 2), many, [SPEC], OPERATORS, exact=False, requantised=True)
+    assert "more than a step" in (found.verification.first_difference or "")
+
+
+def test_indices_of_a_float_program_may_not_differ() -> None:
+    indices = TensorSpec("class", (4,), "int8")
+    one = FakeRunner(second=lambda x: x + np.int8(1))
+    assert not verify(FakeRunner(), one, ROWS, [indices], OPERATORS, exact=False).verification.passed
