@@ -57,6 +57,7 @@ from edgekit.errors import (
     VerificationError,
 )
 from edgekit.fsutil import atomic_write
+from edgekit.layer_errors import Comparison
 from edgekit.profile import OPERATOR_SUM_TOLERANCE, default_runs, measure, tick_unit, under_conditions
 from edgekit.progress import Notice, Progress, Step, silent, step
 from edgekit.report.document import AccuracySection, DeployDocument, deploy_document, to_json
@@ -157,6 +158,8 @@ class Analysis:
     model: Model
     target: Target
     program: ModelAnalysis
+    comparison: Comparison | None = None
+    """With the float model, layer by layer, where rows were asked for."""
 
     @property
     def operators(self) -> tuple[OperatorAnalysis, ...]:
@@ -388,6 +391,7 @@ def analyze(
     calibration: str | Path | None = None,
     options: ImportOptions = DEFAULT_IMPORT,
     example_inputs: Sequence[Any] | None = None,
+    compared_rows: int = 0,
     seed: int = 0,
     folder: Path | None = None,
     progress: Progress = silent,
@@ -395,15 +399,38 @@ def analyze(
 ) -> Analysis:
     """Import a model and tell of each operator what will run; nothing is built. The arguments are
     `deploy`'s.
+
+    With `compared_rows`, so many rows of the data (random ones without data) are run here in float and in
+    integers, and `comparison` tells how far each layer is off. It is None where operators are refused.
     """
     resolved = _resolve_target(target, progress)
-    imported = _import(
-        _request(model, example_inputs, options, data, calibration, seed, folder), progress, stages
-    )
+    request = _request(model, example_inputs, options, data, calibration, seed, folder)
+    imported = _import(request, progress, stages)
     with step(progress, Step.ANALYZE, resolved.name) as running:
         program = stages.analyze_model(imported.model, resolved)
         running.outcome = f"{len(program.operators)} operators"
-    return Analysis(imported.model, resolved, program)
+    if not compared_rows or any(operator.form == "refused" for operator in program.operators):
+        return Analysis(imported.model, resolved, program)
+    rows = _choose_rows(imported, program.inputs, resolved, compared_rows, seed)
+    with step(progress, Step.COMPARE, f"{len(rows)} rows in float and in integers", len(rows)) as running:
+        comparison = stages.compare_layers(
+            imported.model,
+            _float_source(request, stages),
+            [[values[row] for values in rows.inputs] for row in range(len(rows))],
+            running.advance,
+        )
+        running.outcome = f"{len(comparison.layers)} layers"
+    return Analysis(imported.model, resolved, program, comparison)
+
+
+def _float_source(request: _Request, stages: Stages) -> Model | None:
+    """The model before it was quantised; None where it came quantised."""
+    if isinstance(request.model, Model):
+        return None
+    opened = stages.open_source(request.model, request.options, request.folder)
+    if not stages.needs_calibration(opened, request.options):
+        return None
+    return stages.load_model(opened, replace(request.options, precision="float32"), None)
 
 
 def flash_bundle(

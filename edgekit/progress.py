@@ -31,6 +31,7 @@ class Step(Enum):
     COMPRESS = "compress"
     TRAIN = "train"
     ANALYZE = "analyze"
+    COMPARE = "compare"
     COMPILE = "compile"
     BUILD = "build"
     REFERENCE = "reference"

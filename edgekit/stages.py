@@ -22,6 +22,7 @@ from edgekit.artifacts import (
     TorchProgram,
 )
 from edgekit.errors import EdgekitError
+from edgekit.layer_errors import Comparison
 from edgekit.profile import Health, Meter
 from edgekit.target import Target
 from edgekit.verify import Runner
@@ -96,6 +97,17 @@ def _analyze_model(model: Model, target: Target) -> ModelAnalysis:
     return analyze_model(model, target)
 
 
+def _compare_layers(
+    model: Model,
+    source: Model | None,
+    rows: Sequence[Sequence[npt.NDArray[Any]]],
+    advanced: Callable[[int], None],
+) -> Comparison:
+    from edgekit.compiler.comparison import compare_layers
+
+    return compare_layers(model, source, rows, advanced)
+
+
 def _build_image(
     compiled: CompiledModel, target: Target, directory: Path, provenance: Mapping[str, str]
 ) -> Image:
@@ -158,6 +170,10 @@ class Stages:
     emit_model: Callable[[Model, Target], CompiledModel] = _emit_model
     """The same as C99 sources, for compilers that edgekit does not call."""
     analyze_model: Callable[[Model, Target], ModelAnalysis] = _analyze_model
+    compare_layers: Callable[
+        [Model, Model | None, Sequence[Sequence[npt.NDArray[Any]]], Callable[[int], None]], Comparison
+    ] = _compare_layers
+    """The quantised model against its float source, where it has one."""
     build_image: Callable[[CompiledModel, Target, Path, Mapping[str, str]], Image] = _build_image
     load_bundle: Callable[[Path], Bundle] = _load_bundle
     parse_board: Callable[[str], BoardAddress] = _parse_board

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from edgekit.layer_errors import Comparison, LayerError
+
 if TYPE_CHECKING:
     from edgekit.compiler import OperatorAnalysis
     from edgekit.pipeline import Analysis
@@ -32,6 +34,7 @@ def analysis_document(found: Analysis) -> JsonValue:
             "flash_limit": program.flash_limit,
         },
         "operators": [_operator(operator) for operator in operators],
+        "comparison": None if found.comparison is None else _comparison(found.comparison),
     }
 
 
@@ -49,4 +52,27 @@ def _operator(operator: OperatorAnalysis) -> JsonValue:
         "activation_bytes": operator.activation_bytes,
         "workspace_bytes": operator.workspace_bytes,
         "reason": operator.reason,
+    }
+
+
+def _comparison(comparison: Comparison) -> JsonValue:
+    return {
+        "rows": comparison.rows,
+        "reference": comparison.reference,
+        "worst": [comparison.layers[position].index for position in comparison.worst],
+        "layers": [_layer(layer) for layer in comparison.layers],
+    }
+
+
+def _layer(layer: LayerError) -> JsonValue:
+    return {
+        "operator": layer.index,
+        "name": layer.name,
+        "op": layer.op,
+        "dtype": layer.dtype,
+        "sqnr_db": layer.sqnr_db,
+        "alone_db": layer.alone_db,
+        "max_abs_error": layer.max_abs_error,
+        "saturated": layer.saturated,
+        "advice": [{"help": advice.help, "text": advice.text} for advice in layer.advice],
     }

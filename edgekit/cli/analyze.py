@@ -4,7 +4,8 @@ built.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,7 @@ from edgekit.cli.analysis_document import analysis_document
 from edgekit.cli.options import (
     CalibrationMethodOption,
     CalibrationOption,
+    DataOption,
     DebugFlag,
     JsonFlag,
     ModelArgument,
@@ -25,18 +27,39 @@ from edgekit.cli.options import (
 )
 from edgekit.cli.session import Session
 from edgekit.cli.settings import existing_model, model_settings, project_of_this_folder
-from edgekit.errors import DoesNotFitError, UnsupportedError
+from edgekit.errors import DoesNotFitError, UnsupportedError, UsageError
+from edgekit.text import printable
 
 if TYPE_CHECKING:
     from edgekit.pipeline import Analysis
 
 __all__ = ["command"]
 
+DEFAULT_ROWS = 32
+
+RowsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--rows",
+        min=1,
+        max=4096,
+        metavar="N",
+        help=f"Rows that are compared in float and in integers; {DEFAULT_ROWS} with --data.",
+    ),
+]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="Write the comparison as an HTML page."),
+]
+
 
 def command(
     context: typer.Context,
     model: ModelArgument = None,
     target: TargetOption = None,
+    data: DataOption = None,
+    rows: RowsOption = None,
+    report: ReportOption = None,
     calibration: CalibrationOption = None,
     calibration_method: CalibrationMethodOption = None,
     precision: PrecisionOption = None,
@@ -48,7 +71,7 @@ def command(
     quiet: QuietFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """List a model's operators: shapes, MACs, weights, and what runs how."""
+    """List a model's operators: shapes, MACs, weights, what runs how; with --data, what int8 costs each."""
     session = Session.of(context, json=json, quiet=quiet, debug=debug)
     project = project_of_this_folder()
     chosen = model_settings(
@@ -57,6 +80,7 @@ def command(
         model=model,
         name=name,
         shapes=shape,
+        data=data,
         calibration=calibration,
         calibration_method=calibration_method,
         precision=precision,
@@ -74,15 +98,21 @@ def command(
             calibration=chosen.calibration,
             data=chosen.data,
             options=chosen.options,
+            compared_rows=rows or (DEFAULT_ROWS if data is not None or report is not None else 0),
             seed=chosen.seed,
             folder=chosen.folder,
             progress=progress,
         )
     from edgekit.cli.analysis_table import analysis_table
+    from edgekit.cli.comparison_table import comparison_table
 
     session.document(analysis_document(found))
     width = session.columns()
     session.show(analysis_table(found, width), width)
+    if found.comparison is not None:
+        session.show(comparison_table(found.comparison, width), width)
+    if report is not None:
+        _write_report(session, found, report)
     _raise_for_obstacles(found)
 
 
@@ -101,3 +131,18 @@ def _raise_for_obstacles(found: Analysis) -> None:
             f"{found.model.name} does not fit {found.target.name}: {'; '.join(misfits)}",
             hint="a smaller model, or a board with more memory (`edgekit targets list`)",
         )
+
+
+def _write_report(session: Session, found: Analysis, path: Path) -> None:
+    if found.comparison is None:
+        session.say("no report is written: there was nothing to compare")
+        return
+    from edgekit.fsutil import atomic_write
+    from edgekit.report.layers import render_layers
+
+    page = render_layers(found.model.name, found.target.name, found.comparison)
+    try:
+        atomic_write(path, page.encode("utf-8"))
+    except OSError as error:
+        raise UsageError(f"{printable(str(path))} cannot be written: {error.strerror}") from error
+    session.say(f"report    {path}")

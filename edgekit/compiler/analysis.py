@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from edgekit.artifacts import CompiledOperator, Model
+from edgekit.artifacts import CompiledOperator, Model, TensorSpec
 from edgekit.compiler.compile import Assembly, assemble
 from edgekit.compiler.lowering import Refusal, lower_partly
 from edgekit.compiler.program import Program, Step
@@ -48,6 +48,7 @@ class ModelAnalysis:
     """
 
     operators: tuple[OperatorAnalysis, ...]
+    inputs: tuple[TensorSpec, ...]
     arena_bytes: int | None
     """Of activations and workspaces, as the memory plan lays them out."""
     constants_bytes: int | None
@@ -87,13 +88,15 @@ def analyze_program(
     arena, flash = target.region("arena"), target.region("weights")
     ram_limit = None if arena is None else arena.size_bytes
     flash_limit = None if flash is None else flash.size_bytes
+    inputs = tuple(spec for spec, _ in program.inputs)
     if refusals:
         partial = (_of_step(program, step, None) for step in program.steps)
         operators = (*partial, *map(_of_refusal, refusals))
-        return ModelAnalysis(operators, None, None, ram_limit, flash_limit)
+        return ModelAnalysis(operators, inputs, None, None, ram_limit, flash_limit)
     assembly = assemble(program, target.schedules, threads=target.platform == "linux", name=name)
     return ModelAnalysis(
         _assembled(assembly, name),
+        inputs,
         assembly.plan.arena_bytes,
         assembly.weights.size_bytes,
         ram_limit,

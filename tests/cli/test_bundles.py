@@ -145,3 +145,32 @@ def test_analyze_says_what_does_not_fit(run: Run, data_dir: Path) -> None:
     memory = json.loads(result.stdout)["memory"]
     assert memory["arena_bytes"] > memory["ram_limit"] == 8 << 10
     assert "does not fit" in result.stderr
+
+
+def test_analyze_compares_layers_with_the_float_model(run: Run, data_dir: Path) -> None:
+    example = ROOT / "examples" / "fashion_mnist"
+    arguments = (
+        "analyze", str(example / "model.onnx"), "--calibration", str(example / "calibration.npz"),
+        "--data", str(example / "sample.npz"), "--rows", "4",
+    )  # fmt: skip
+    result = run(*arguments, "--report", "layers.html", "--json", "-q")
+    assert result.exit_code == 0, result.output
+    comparison = json.loads(result.stdout)["comparison"]
+    assert comparison["rows"] == 4
+    assert comparison["reference"] == "source"
+    assert [layer["operator"] for layer in comparison["layers"]] == list(range(13))
+    assert all(15 < layer["sqnr_db"] < 60 for layer in comparison["layers"])
+    assert (
+        comparison["worst"][0] == min(comparison["layers"], key=lambda layer: layer["alone_db"])["operator"]
+    )
+    page = Path("layers.html").read_text()
+    assert page.count("<circle") == 26
+    table = run(*arguments).stdout
+    assert "SQNR" in table
+    assert "fine-tune with quantisation" in table
+    assert max(map(len, table.splitlines())) <= 110
+
+
+def test_analyze_without_data_compares_nothing(run: Run, data_dir: Path) -> None:
+    result = run("analyze", str(data_dir / "kws_ref_model.tflite"), "--json", "-q")
+    assert json.loads(result.stdout)["comparison"] is None

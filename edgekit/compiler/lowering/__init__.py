@@ -36,7 +36,7 @@ from edgekit.compiler.lowering.values import (
 from edgekit.compiler.program import Program
 from edgekit.errors import ModelError, UnsupportedError
 
-__all__ = ["Refusal", "lower_model", "lower_partly"]
+__all__ = ["Refusal", "Trace", "lower_model", "lower_partly", "lower_traced"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,36 @@ def lower_model(model: Model) -> Program:
 def lower_partly(model: Model) -> tuple[Program, tuple[Refusal, ...]]:
     """Lower what can be lowered, for `edgekit analyze`: the program so far and what was refused."""
     return _Lowering(model).run()
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Which variable of the Relax module a tensor of the program holds, in which order of axes."""
+
+    variable: str
+    tensor: int
+    order: tuple[int, ...] | None
+    """Physical axis i is logical axis order[i]; None for tensors in the source's own layout."""
+
+
+def lower_traced(model: Model) -> tuple[Program, tuple[Trace, ...]]:
+    """The program, and what its tensors stand for; for comparing it with the model in float.
+
+    Raises:
+        UnsupportedError: an operator cannot be compiled.
+    """
+    lowering = _Lowering(model)
+    program, refusals = lowering.run()
+    if refusals:
+        raise UnsupportedError(
+            f"{model.name} has operators that cannot be compiled", hint="edgekit analyze MODEL lists them"
+        )
+    traces = [
+        Trace(variable.name, value.tensor, None if isinstance(value, Float) else value.order)
+        for variable, value in lowering.values.items()
+        if isinstance(value, (Real, Stored, Float))
+    ]
+    return program, tuple(traces)
 
 
 class _Lowering:
