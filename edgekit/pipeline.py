@@ -249,7 +249,7 @@ def deploy(
     """Import, compile, build, flash, verify and profile a model, and write what came out.
 
     Args:
-        model: A `.tflite`, `.onnx` or `.pt2` file, `package.module:factory`, a torch module or exported program,
+        model: A `.tflite`, `.onnx` or `.pt2` file, `package.module:factory`, a torch module or program,
             or what `load_model` or `load_torch` returned.
         target: A target's name, its file, or the target itself.
         data: Rows to verify with: an `.npz`, or a loader `package.module:function`; 16 seeded random rows

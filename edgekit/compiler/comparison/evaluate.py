@@ -35,7 +35,7 @@ class HostProgram:
         self._constants = [[tvm.runtime.tensor(values) for values in kernel.constants] for kernel in kernels]
         sizes: dict[int, int] = {}
         for tensor in program.tensors:
-            sizes[tensor.storage] = max(sizes.get(tensor.storage, 0), _offset(tensor) + tensor.size_bytes)
+            sizes[tensor.storage] = max(sizes.get(tensor.storage, 0), tensor.offset + tensor.size_bytes)
         self._memory = {storage: np.zeros(size, np.uint8) for storage, size in sizes.items()}
 
     def run(self, inputs: Sequence[Array], instead: Mapping[int, Array] | None = None) -> list[Array]:
@@ -75,14 +75,10 @@ class HostProgram:
         if tensor.data is not None:
             data: Array = tensor.data
             return data
-        held: Array = self._memory[tensor.storage][_offset(tensor) : _offset(tensor) + tensor.size_bytes]
+        held: Array = self._memory[tensor.storage][tensor.offset : tensor.offset + tensor.size_bytes]
         values: Array = held.view(tensor.dtype).reshape(tensor.shape).copy()
         return values
 
     def _write(self, tensor: Tensor, values: Array) -> None:
-        held = self._memory[tensor.storage][_offset(tensor) : _offset(tensor) + tensor.size_bytes]
+        held = self._memory[tensor.storage][tensor.offset : tensor.offset + tensor.size_bytes]
         held[:] = np.ascontiguousarray(values, tensor.dtype).reshape(-1).view(np.uint8)
-
-
-def _offset(tensor: Tensor) -> int:
-    return getattr(tensor, "offset", 0)
