@@ -139,7 +139,8 @@ def _expression(argument: Argument, parameters: dict[int, Any]) -> Any:
             parameters[argument.position] = relax.Var(f"a{argument.position}", kind)
         return parameters[argument.position]
     if isinstance(argument, np.ndarray):
-        return relax.const(np.ascontiguousarray(argument), str(argument.dtype))
+        # Not ascontiguousarray, which gives a number one dimension.
+        return relax.const(np.asarray(argument, order="C"), str(argument.dtype))
     if isinstance(argument, tuple):
         return relax.Tuple([_expression(field, parameters) for field in argument])
     return argument
@@ -164,7 +165,7 @@ def _lowered(
         with tvm.target.Target(_TARGET), tvm.transform.PassContext(opt_level=3):
             for each in passes:
                 module = each()(module)
-    except (tvm.error.TVMError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
         lines = str(error).strip().splitlines()
         raise NoFloatForm(f"TVM refuses it: {lines[-1] if lines else type(error).__name__}") from None
     return module

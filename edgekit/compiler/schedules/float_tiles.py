@@ -81,7 +81,7 @@ def tile_product(
     Returns the constants among its parameters that are to be laid out anew, by position.
     """
     product = _product(sch)
-    if product is None:
+    if product is None or not product.extents:
         return None
     consumers = sch.get_consumers(product.stage)
     if len(consumers) > 1 or (consumers and not reads_in_step(sch, product.stage, consumers[0])):
