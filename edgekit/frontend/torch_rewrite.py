@@ -42,8 +42,13 @@ _COPIES = (
 
 
 def _drop_copies(graph_module: fx.GraphModule) -> None:
-    """Dropout does nothing in inference, and a functional graph needs no copies."""
+    """Dropout does nothing in inference, and a functional graph needs no copies.
+
+    What a copy made contiguous can be viewed, what it copied perhaps not; a reshape takes both.
+    """
     for node in list(graph_module.graph.nodes):
+        if node.target is aten.view.default:
+            node.target = aten.reshape.default
         if node.op == "call_function" and node.target in _COPIES:
             node.replace_all_uses_with(arguments(node)[0])
             graph_module.graph.erase_node(node)

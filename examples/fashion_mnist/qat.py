@@ -99,8 +99,8 @@ def _logits(network: nn.Module, x: torch.Tensor) -> np.ndarray:
 def main() -> int:
     parser = argparse.ArgumentParser(description="int8 after training and trained for int8, against float.")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--rows", type=int, default=None, help="train on the first ROWS images only")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--board", metavar="TARGET", help="also run sample.npz on this target")
