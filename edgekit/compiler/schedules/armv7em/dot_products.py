@@ -135,7 +135,9 @@ def widen() -> Assembler:
     code.cmp(source, end)
     code.branch(last, "hs")
     code.label(loop)
-    code.ldrd(e0, e1, source, post=8)
+    # The vector may begin anywhere; load-double would want a word boundary.
+    code.ldr(e0, source, post=4)
+    code.ldr(e1, source, post=4)
     code.sxtb16(o0, e0, ror=8)
     code.sxtb16(e0, e0)
     code.sxtb16(o1, e1, ror=8)

@@ -64,7 +64,7 @@ def pack_channel_pairs(weights: NDArray[np.int8], parameters: ChannelParameters)
     rows = parameters.rows().reshape(channels // 2, 8).astype("<i4")
     return np.concatenate(
         [
-            ordered.reshape(channels // 2, -1).view(np.int8),
+            np.ascontiguousarray(ordered).reshape(channels // 2, -1).view(np.int8),
             np.ascontiguousarray(rows).view(np.int8),
         ],
         axis=1,

@@ -1,0 +1,235 @@
+"""Random operators for the schedules: shapes, quantisation and data, to the edges of preconditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.compiler import operators as op
+from edgekit.compiler.fixed_point import quantize_multiplier, wide_multipliers
+from tests.schedules.batch import Case, Network
+
+__all__ = ["OPERATORS", "case"]
+
+Rng = np.random.Generator
+Int8 = NDArray[np.int8]
+
+_ZERO_POINTS = (-128, -127, -1, 0, 3, 127)
+
+
+def activations(rng: Rng, shape: tuple[int, ...]) -> Int8:
+    """Uniform, or the ends of the range only."""
+    if rng.integers(4) == 0:
+        return rng.choice(np.array([-128, 127], np.int8), shape)
+    return rng.integers(-128, 128, shape).astype(np.int8)
+
+
+def weights(rng: Rng, shape: tuple[int, ...]) -> Int8:
+    """Uniform; all at one end; ends of either sign; −128 too, which TFLite does not use; sparse."""
+    kind = rng.integers(8)
+    if kind == 0:
+        return np.full(shape, rng.choice([-127, 127]), np.int8)
+    if kind == 1:
+        return rng.choice(np.array([-127, 127], np.int8), shape)
+    if kind == 2:
+        return rng.choice(np.array([-128, -1, 0, 127], np.int8), shape)
+    if kind == 3:
+        return (rng.integers(-127, 128, shape) * (rng.random(shape) < 0.2)).astype(np.int8)
+    return rng.integers(-127, 128, shape).astype(np.int8)
+
+
+def zero_point(rng: Rng) -> int:
+    return int(rng.choice(_ZERO_POINTS)) if rng.integers(2) else int(rng.integers(-128, 128))
+
+
+def clamp(rng: Rng, zero: int) -> op.Clamp:
+    """None, ReLU, ReLU6-like, any."""
+    kind = rng.integers(4)
+    if kind == 0:
+        return op.FullRange
+    if kind == 1:
+        return op.Clamp(zero, 127)
+    if kind == 2:
+        return op.Clamp(zero, int(rng.integers(zero, 128)))
+    low, high = sorted(rng.integers(-128, 128, 2).tolist())
+    return op.Clamp(low, high)
+
+
+def scales(rng: Rng, values: Int8) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Multipliers and shifts a channel: outputs that fill their range, simple ones, and the edges."""
+    channels = values.shape[0]
+    deviation = np.sqrt((values.astype(np.float64) ** 2).reshape(channels, -1).sum(axis=1)) * 74 + 1
+    reals = rng.uniform(20, 150, channels) / deviation
+    kind = rng.integers(8)
+    if kind == 0:
+        reals = 2.0 ** np.floor(np.log2(reals))  # halves occur
+    if kind == 1:
+        reals = 2.0 ** rng.uniform(-24, 0, channels)
+    pairs = [quantize_multiplier(float(real)) for real in reals]
+    if kind == 2:
+        pairs[int(rng.integers(channels))] = [
+            (0, 0),
+            (2**30, 0),
+            (2**31 - 1, -1),
+            (2**30, 1),
+            (2**31 - 1, -22),
+        ][int(rng.integers(5))]
+    return (
+        np.array([pair[0] for pair in pairs], np.int32),
+        np.array([pair[1] for pair in pairs], np.int32),
+    )
+
+
+def bias(rng: Rng, channels: int, depth: int) -> NDArray[np.int32]:
+    limit = 2**29 if rng.integers(12) == 0 else 100 * depth
+    return rng.integers(-limit, limit + 1, channels).astype(np.int32)
+
+
+def _window(
+    rng: Rng, kernel: tuple[int, int], stride: tuple[int, int], *, dilated: bool | np.bool_ = False
+) -> tuple[op.Window, tuple[int, int], tuple[int, int]]:
+    """A window with any padding, an input it fits, and the output's size."""
+    dilation = (int(rng.integers(1, 3)), 1) if dilated else (1, 1)
+    while True:
+        padding = tuple(int(rng.integers(0, size)) if rng.integers(3) else 0 for size in (*kernel, *kernel))
+        height, width = int(rng.integers(1, 14)), int(rng.integers(1, 18))
+        window = op.Window(kernel, stride, padding, dilation)  # type: ignore[arg-type]
+        rows, columns = window.output_size(height, width)
+        if rows >= 1 and columns >= 1:
+            return window, (height, width), (rows, columns)
+
+
+def _convolution(
+    rng: Rng, kernel: tuple[int, int], stride: tuple[int, int], depth: int, channels: int
+) -> Network:
+    window, (height, width), (rows, columns) = _window(
+        rng, kernel, stride, dilated=bool(rng.integers(5) == 0)
+    )
+    batch = 2 if rng.integers(6) == 0 else 1
+    values = weights(rng, (channels, *kernel, depth))
+    multipliers, shifts = scales(rng, values)
+    zero = zero_point(rng)
+    operator = op.Conv2D(
+        window=window,
+        weights=values,
+        bias=bias(rng, channels, values[0].size),
+        input_zero_point=zero_point(rng),
+        output_zero_point=zero,
+        multipliers=multipliers,
+        shifts=shifts,
+        clamp=clamp(rng, zero),
+    )
+    return Case(operator, [activations(rng, (batch, height, width, depth))], (batch, rows, columns, channels))
+
+
+def case(operator: str, seed: int) -> Network:
+    """The case of an operator that a seed stands for."""
+    made = OPERATORS[operator](np.random.default_rng(seed))
+    return Network(made.inputs, made.operators, f"{operator} seed {seed}:")
+
+
+def _pick(rng: Rng, values: tuple[int, ...]) -> int:
+    return int(rng.choice(values))
+
+
+def conv2d(rng: Rng) -> Network:
+    """k x k, any stride; few input channels as often as many."""
+    kernel = (int(rng.integers(1, 6)), int(rng.integers(1, 5)))
+    stride = (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
+    depth = _pick(rng, (1, 2, 3, 4)) if rng.integers(2) else _pick(rng, (5, 8, 12, 16, 20))
+    return _convolution(rng, kernel, stride, depth, _pick(rng, (2, 4, 6, 8, 16, 3)))
+
+
+def pointwise(rng: Rng) -> Network:
+    stride = int(rng.integers(1, 3)) if rng.integers(3) == 0 else 1
+    depth = _pick(rng, (4, 8, 16, 32, 60, 64, 68, 128, 3, 6, 10))
+    return _convolution(rng, (1, 1), (stride, stride), depth, _pick(rng, (2, 4, 8, 16, 30)))
+
+
+def depthwise(rng: Rng) -> Network:
+    """3x3 mostly; channels in fours mostly; sometimes something that only the portable schedule has."""
+    kernel = (3, 3) if rng.integers(10) else (int(rng.integers(1, 6)), int(rng.integers(1, 6)))
+    stride = _pick(rng, (1, 2))
+    channels = _pick(rng, (4, 8, 12, 16)) if rng.integers(10) else 6
+    window, (height, width), (rows, columns) = _window(rng, kernel, (stride, stride))
+    if rng.integers(5) == 0:
+        width = int(rng.integers(30, 70))
+        rows, columns = window.output_size(height, width)
+    values = weights(rng, (channels, *kernel))
+    multipliers, shifts = scales(rng, values)
+    zero = zero_point(rng)
+    batch = 2 if rng.integers(6) == 0 else 1
+    operator = op.DepthwiseConv2D(
+        window=window,
+        weights=np.ascontiguousarray(values.transpose(1, 2, 0)),
+        bias=bias(rng, channels, values[0].size),
+        input_zero_point=zero_point(rng),
+        output_zero_point=zero,
+        multipliers=multipliers,
+        shifts=shifts,
+        clamp=clamp(rng, zero),
+    )
+    return Case(
+        operator, [activations(rng, (batch, height, width, channels))], (batch, rows, columns, channels)
+    )
+
+
+def dense(rng: Rng) -> Network:
+    depth = _pick(rng, (1, 3, 4, 8, 10, 64, 65, 128, 260, 640))
+    channels = _pick(rng, (1, 2, 4, 5, 8, 10, 12, 16))
+    rows = _pick(rng, (1, 1, 1, 3))
+    values = weights(rng, (channels, depth))
+    deviation = np.sqrt((values.astype(np.float64) ** 2).sum(axis=1)) * 74 + 1
+    reals = rng.uniform(20, 150, channels) / deviation
+    kind = rng.integers(6)
+    if kind == 0:
+        reals = 2.0 ** np.floor(np.log2(reals))
+    if kind == 1:
+        reals = np.full(channels, rng.integers(1, 100) * 2.0 ** -rng.integers(7, 16))
+    if kind == 2:
+        reals = 2.0 ** rng.uniform(-24, 1, channels)
+    zero = zero_point(rng)
+    operator = op.Dense(
+        weights=values,
+        bias=bias(rng, channels, depth),
+        input_zero_point=zero_point(rng),
+        output_zero_point=zero,
+        multipliers=wide_multipliers(reals),
+        clamp=clamp(rng, zero),
+    )
+    return Case(operator, [activations(rng, (rows, depth))], (rows, channels))
+
+
+def add(rng: Rng) -> Network:
+    shape = (1, int(rng.integers(1, 6)), int(rng.integers(1, 6)), int(rng.integers(1, 20)))
+    first, second = 2.0 ** rng.uniform(-7, -1, 2)
+    if rng.integers(4) == 0:
+        first, second = 2.0**-4, 2.0 ** -float(rng.integers(2, 7))
+    out = max(first, second) * 2.0 ** (rng.integers(-1, 2) if rng.integers(4) == 0 else rng.uniform(-1, 1.5))
+    double = 2 * max(first, second)
+    zero = zero_point(rng)
+    kind = op.Add if rng.integers(3) else op.Subtract
+    operator = kind(
+        zero_points=(zero_point(rng), zero_point(rng)),
+        rescales=(
+            op.Rescale(*quantize_multiplier(first / double)),
+            op.Rescale(*quantize_multiplier(second / double)),
+        ),
+        output_zero_point=zero,
+        output_rescale=op.Rescale(*quantize_multiplier(double / (2**20 * out))),
+        clamp=clamp(rng, zero),
+    )
+    return Case(operator, [activations(rng, shape), activations(rng, shape)], shape)
+
+
+def lookup(rng: Rng) -> Network:
+    shape = (1, int(rng.integers(1, 40)))
+    table = rng.integers(-128, 128, 256).astype(np.int8)
+    return Case(op.Lookup(table), [activations(rng, shape)], shape)
+
+
+OPERATORS: Mapping[str, Callable[[Rng], Network]] = {
+    function.__name__: function for function in (conv2d, pointwise, depthwise, dense, add, lookup)
+}
