@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from edgekit.report.arena import arena_line
 from edgekit.text import printable
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def analysis_table(found: Analysis, width: int) -> RenderableType:
         _kinds(operators, width),
         _memory(found),
     ]
+    if found.program.arena_bytes is not None:
+        kinds = [(operator.op, operator.name) for operator in operators]
+        parts.append(Text(arena_line(found.program.allocations, kinds, found.program.arena_bytes)))
     reasons = _reasons(operators)
     if reasons:
         parts += [Text(), *reasons]

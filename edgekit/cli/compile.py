@@ -114,7 +114,7 @@ def command(
             progress=progress,
         )
     session.document(part("edgekit.compile/1", compiled.document))
-    session.show(deploy_table(compiled.document))
+    session.show(deploy_table(compiled.document, compiled.compiled))
     session.say(f"next: edgekit flash {compiled.image.directory}")
 
 

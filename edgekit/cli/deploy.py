@@ -143,5 +143,6 @@ def command(
             check=False,
         )
     session.document(to_values(deployment.document))
-    session.show(deploy_table(deployment.document, str(deployment.image.directory / REPORT_FILE)))
+    report = str(deployment.image.directory / REPORT_FILE)
+    session.show(deploy_table(deployment.document, deployment.compiled, report))
     deployment.raise_for_problems()

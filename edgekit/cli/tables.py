@@ -12,6 +12,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from edgekit.artifacts import CompiledModel
+from edgekit.report.arena import arena_line
 from edgekit.report.document import ConditionsSection, DeployDocument, MemorySection, ProfileSection
 from edgekit.text import printable
 
@@ -23,7 +25,9 @@ _TEXT_WIDTH = 60
 Side = Literal["left", "right"]
 
 
-def deploy_table(document: DeployDocument, report: str | None = None) -> RenderableType:
+def deploy_table(
+    document: DeployDocument, compiled: CompiledModel | None = None, report: str | None = None
+) -> RenderableType:
     """A deployment: memory against its limits, verification, accuracy, cost by operator, files."""
     emulated = " (emulated)" if document.target.emulated else ""
     model = document.model
@@ -33,6 +37,9 @@ def deploy_table(document: DeployDocument, report: str | None = None) -> Rendera
         Text(),
         _memory(document.memory),
     ]
+    if compiled is not None:
+        kinds = [(operator.op, operator.name) for operator in compiled.operators]
+        parts += [Text(arena_line(compiled.allocations, kinds, compiled.arena_bytes)), Text()]
     if document.verify is not None:
         parts.append(_facts(_verdicts(document)))
         parts.append(Text())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from edgekit.artifacts import CompiledOperator, Model, TensorSpec
+from edgekit.artifacts import Allocation, CompiledOperator, Model, TensorSpec
 from edgekit.compiler.compile import Assembly, assemble
 from edgekit.compiler.lowering import Refusal, lower_partly
 from edgekit.compiler.program import Program, Step
@@ -57,6 +57,8 @@ class ModelAnalysis:
     """The board's region that holds the arena."""
     flash_limit: int | None
     """The board's region that holds the constants."""
+    allocations: tuple[Allocation, ...] = ()
+    """The plan of the arena; empty where operators were refused."""
 
     def misfits(self) -> tuple[str, ...]:
         """What is larger than its region already, in words."""
@@ -101,6 +103,7 @@ def analyze_program(
         assembly.weights.size_bytes,
         ram_limit,
         flash_limit,
+        assembly.plan.allocations,
     )
 
 

@@ -57,6 +57,8 @@ class MemoryChart:
     top: float
     bottom: float
     rectangles: tuple[Rectangle, ...]
+    column: tuple[float, float] | None
+    """Left edge and width of the step with the most bytes taken."""
     steps: tuple[Tick, ...]
     offsets: tuple[Tick, ...]
 
@@ -70,8 +72,13 @@ def ticks(limit: int, count: int) -> tuple[int, ...]:
     return tuple(range(0, limit + 1, step))
 
 
-def memory_chart(allocations: Sequence[Allocation], names: Sequence[str], arena_bytes: int) -> MemoryChart:
-    """Lay out `allocations` of an arena of `arena_bytes` > 0. `names` are theirs, safe to show."""
+def memory_chart(
+    allocations: Sequence[Allocation], names: Sequence[str], arena_bytes: int, peak: int | None = None
+) -> MemoryChart:
+    """Lay out `allocations` of an arena of `arena_bytes` > 0. `names` are theirs, safe to show.
+
+    `peak` is the step to mark.
+    """
     step_count = 1 + max((allocation.last for allocation in allocations), default=0)
     step_width = (WIDTH - LEFT - RIGHT) / step_count
     per_byte = (HEIGHT - TOP - BOTTOM) / max(arena_bytes, 1)
@@ -104,6 +111,7 @@ def memory_chart(allocations: Sequence[Allocation], names: Sequence[str], arena_
         rectangles=tuple(
             rectangle(allocation, name) for allocation, name in zip(allocations, names, strict=True)
         ),
+        column=None if peak is None else (round(LEFT + step_width * peak, 2), round(step_width, 2)),
         steps=tuple(
             Tick(round(LEFT + step_width * (step + 0.5), 2), str(step))
             for step in range(0, step_count, every)

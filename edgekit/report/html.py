@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from jinja2 import Environment, StrictUndefined
 
 from edgekit.artifacts import Allocation, CompiledModel, CompiledOperator, Quantization, TensorSpec
+from edgekit.report.arena import ArenaPeak, arena_peak
 from edgekit.report.document import DeployDocument, OperatorSection, ProfileSection
 from edgekit.report.geometry import memory_chart
 from edgekit.text import printable
@@ -86,6 +87,17 @@ class _Meter:
 
 
 @dataclass(frozen=True, slots=True)
+class _Peak:
+    """The operator at which most of the arena is taken. Rows: role, meaning, names, bytes."""
+
+    step: int
+    op: str
+    name: str
+    taken: str
+    rows: list[tuple[str, str, str, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class _Fact:
     name: str
     value: str
@@ -100,6 +112,7 @@ def render_html(
     profile = document.profile if document.profile is not None and document.profile.operators else None
     bars, measured = _bars(profile, compiled)
     names = [_name(allocation.name) for allocation in compiled.allocations]
+    peak = arena_peak(compiled.allocations)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
@@ -120,7 +133,10 @@ def render_html(
         cost_title=_cost_title(profile),
         cost_source=_cost_source(document.profile, target),
         meters=_meters(document, details),
-        chart=memory_chart(compiled.allocations, names, compiled.arena_bytes),
+        chart=memory_chart(
+            compiled.allocations, names, compiled.arena_bytes, None if peak is None else peak.step
+        ),
+        peak=_peak(peak, compiled),
         allocation_kinds=_allocation_kinds(compiled.allocations),
         arena_bytes=f"{compiled.arena_bytes:,}",
         tensors=[*_tensors("input", compiled.inputs), *_tensors("output", compiled.outputs)],
@@ -307,6 +323,38 @@ def _meters(document: DeployDocument, details: ReportDetails) -> list[_Meter]:
             )
         )
     return meters
+
+
+_ROLES = {
+    "input": "read there for the last time",
+    "output": "written there",
+    "workspace": "only for this operator",
+    "kept": "for a later operator",
+}
+
+
+def _peak(peak: ArenaPeak | None, compiled: CompiledModel) -> _Peak | None:
+    """What makes the arena as large as it is."""
+    if peak is None or peak.step >= len(compiled.operators):
+        return None
+    operator = compiled.operators[peak.step]
+    rows: list[tuple[str, str, str, str]] = [
+        (
+            share.role,
+            _ROLES[share.role],
+            ", ".join(_name(name) for name in share.names[:4]) + (", …" if len(share.names) > 4 else ""),
+            f"{share.size_bytes:,}",
+        )
+        for share in peak.shares
+    ]
+    if peak.shared_bytes:
+        rows.append(
+            ("shared", "of the output, over inputs that are done with", "", f"−{peak.shared_bytes:,}")
+        )
+    rest = compiled.arena_bytes - peak.taken_bytes
+    if rest:
+        rows.append(("unused", "at this operator: alignment, and what others need", "", f"{rest:,}"))
+    return _Peak(peak.step, _name(operator.op), _name(operator.name), f"{peak.taken_bytes:,}", rows)
 
 
 def _allocation_kinds(allocations: Sequence[Allocation]) -> list[str]:
