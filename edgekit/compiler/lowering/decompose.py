@@ -42,9 +42,10 @@ def _within(indices: Any, extent: int) -> Any:
 
 def _take(builder: Any, call: Any, args: Sequence[Any]) -> Any:
     axis = 0 if call.attrs.axis is None else int(call.attrs.axis) % _rank(args[0])
-    indices = _within(args[1], _extent(args[0], axis))
-    # Every index is inside now; the other modes would compare each of them once more.
-    return relax.op.take(args[0], indices, axis, mode="fast")
+    if _constant(args[1]) is None:
+        # Wrapping counts from the end, too, and leads nowhere outside.
+        return relax.op.take(args[0], args[1], axis, mode="wrap")
+    return relax.op.take(args[0], _within(args[1], _extent(args[0], axis)), axis, mode="clip")
 
 
 def _gather_elements(builder: Any, call: Any, args: Sequence[Any]) -> Any:
