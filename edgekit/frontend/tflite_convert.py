@@ -131,6 +131,7 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
             "RESIZE_NEAREST_NEIGHBOR": self._resize,
             "SOFTMAX": self._softmax,
             "SQUEEZE": self._move,
+            "SQUARED_DIFFERENCE": self._elementwise(lambda a, b: relax.op.square(relax.op.subtract(a, b))),
             "SUB": self._elementwise(relax.op.subtract),
             "TRANSPOSE": self._transpose,
             **{name: self._function(function) for name, function in FUNCTIONS.items()},

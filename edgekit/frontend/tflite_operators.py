@@ -538,6 +538,7 @@ OPERATORS: Mapping[str, Rule] = {
     "RESIZE_NEAREST_NEIGHBOR": Rule(_resize, (2, 2), plain=(1,), same_quantization=True, options_type=74),
     "SOFTMAX": Rule(_softmax, (1, 1), options_type=9),
     "SQRT": Rule(_same, (1, 1)),
+    "SQUARED_DIFFERENCE": Rule(_broadcast, (2, 2)),
     "SQUEEZE": Rule(_squeeze, (1, 1), same_quantization=True, options_type=30),
     "SUB": Rule(_broadcast, (2, 2), options_type=28),
     "TANH": Rule(_same, (1, 1)),

@@ -94,7 +94,7 @@ def _dividends(
     return np.asarray(every or [-128 if q_a.zero_point > 0 else 127], np.int8), np.array([b], np.int8)
 
 
-def _arithmetic(name: Literal["ADD", "DIV", "MUL", "SUB"]) -> st.SearchStrategy[Case]:
+def _arithmetic(name: Literal["ADD", "DIV", "MUL", "SQUARED_DIFFERENCE", "SUB"]) -> st.SearchStrategy[Case]:
     """Either operand may be a constant, or both the same tensor; DIV is by one constant."""
 
     @st.composite
@@ -108,10 +108,11 @@ def _arithmetic(name: Literal["ADD", "DIV", "MUL", "SUB"]) -> st.SearchStrategy[
             "ADD": max(q_a.scale, q_b.scale),
             "SUB": max(q_a.scale, q_b.scale),
             "MUL": q_a.scale * q_b.scale * 64.0,
+            "SQUARED_DIFFERENCE": max(q_a.scale, q_b.scale) ** 2 * 64.0,
             "DIV": q_a.scale / q_b.scale / 64.0,
         }[name]
         q_y = Quantized(_float32(typical * 2.0 ** draw(st.floats(-4, 3))), draw(ZERO_POINTS))
-        activation = draw(ACTIVATIONS)
+        activation = "NONE" if name == "SQUARED_DIFFERENCE" else draw(ACTIVATIONS)
         if name == "DIV":
             a, b = _dividends(np.random.default_rng(draw(SEEDS)), q_a, q_b, q_y)
         operands = ((a, q_a), (b, q_b))
@@ -176,5 +177,6 @@ ELEMENTWISE: Mapping[str, st.SearchStrategy[Case]] = {
     "extremum": extremum_cases(),
     "mul": _arithmetic("MUL"),
     "prelu": prelu_cases(),
+    "squared_difference": _arithmetic("SQUARED_DIFFERENCE"),
     "sub": _arithmetic("SUB"),
 }

@@ -78,6 +78,7 @@ _VERSIONS = {
     "MUL": 2,
     "RSQRT": 2,
     "SQRT": 2,
+    "SQUARED_DIFFERENCE": 2,
     "SUB": 2,
     "TANH": 2,
     "AVERAGE_POOL_2D": 2,
@@ -260,7 +261,7 @@ class TfliteBuilder:
 
     def binary(
         self,
-        name: Literal["ADD", "DIV", "MUL", "SUB"],
+        name: Literal["ADD", "DIV", "MUL", "SQUARED_DIFFERENCE", "SUB"],
         a: Tensor,
         b: Tensor,
         scale: float,
@@ -269,8 +270,11 @@ class TfliteBuilder:
         activation: Activation = "NONE",
     ) -> Tensor:
         """An arithmetic operator of two tensors, with numpy's broadcasting."""
-        options = getattr(schema, f"{name.capitalize()}OptionsT")()
-        options.fusedActivationFunction = _ACTIVATIONS[activation]
+        if name == "SQUARED_DIFFERENCE":
+            options: Any = schema.SquaredDifferenceOptionsT()
+        else:
+            options = getattr(schema, f"{name.capitalize()}OptionsT")()
+            options.fusedActivationFunction = _ACTIVATIONS[activation]
         shape = np.broadcast_shapes(a.shape, b.shape)
         return self._operator(name, [a, b], options, shape, scale, zero_point)
 

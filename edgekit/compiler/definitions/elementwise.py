@@ -30,10 +30,12 @@ __all__ = [
     "prelu",
     "quantize",
     "requantize",
+    "squared_difference",
     "subtract",
 ]
 
 ADD_LEFT_SHIFT = 20
+SQUARE_LEFT_SHIFT = 7
 
 
 def _element(data: Any, at: Sequence[Any]) -> Any:
@@ -45,16 +47,27 @@ def _centred(data: Any, zero_point: int, at: Sequence[Any]) -> Any:
     return i32(_element(data, at)) - i32(zero_point)
 
 
-def _sum(operator: op.Add | op.Subtract, inputs: tuple[Any, ...], output: Tensor, sign: int) -> Definition:
-    def shifted(data: Any, zero_point: int) -> Callable[..., Any]:
-        return lambda *at: _centred(data, zero_point, at) << i32(ADD_LEFT_SHIFT)
+def _shifted_operands(
+    operator: op.Add | op.Subtract | op.SquaredDifference,
+    inputs: tuple[Any, ...],
+    output: Tensor,
+    left_shift: int,
+) -> list[Any]:
+    """Both operands less their zero points, shifted, rescaled to the scale that they share."""
 
-    first, second = (
+    def shifted(data: Any, zero_point: int) -> Callable[..., Any]:
+        return lambda *at: _centred(data, zero_point, at) << i32(left_shift)
+
+    return [
         rescaled_stage(f"operand{position}", output.shape, shifted(data, zero_point), rescale)
         for position, (data, zero_point, rescale) in enumerate(
             zip(inputs, operator.zero_points, operator.rescales, strict=True)
         )
-    )
+    ]
+
+
+def _sum(operator: op.Add | op.Subtract, inputs: tuple[Any, ...], output: Tensor, sign: int) -> Definition:
+    first, second = _shifted_operands(operator, inputs, output, ADD_LEFT_SHIFT)
     total = rescaled_stage(
         "total",
         output.shape,
@@ -70,6 +83,15 @@ def add(operator: op.Add, inputs: tuple[Any, ...], output: Tensor) -> Definition
 
 def subtract(operator: op.Subtract, inputs: tuple[Any, ...], output: Tensor) -> Definition:
     return _sum(operator, inputs, output, -1)
+
+
+def squared_difference(operator: op.SquaredDifference, inputs: tuple[Any, ...], output: Tensor) -> Definition:
+    first, second = _shifted_operands(operator, inputs, output, SQUARE_LEFT_SHIFT)
+    difference = te.compute(output.shape, lambda *at: first[at] - second[at], name="difference")
+    square = rescaled_stage(
+        "square", output.shape, lambda *at: difference[at] * difference[at], operator.output_rescale
+    )
+    return Definition(inputs, (), clamped_output(square, operator.output_zero_point, operator.clamp, output))
 
 
 def multiply(operator: op.Multiply, inputs: tuple[Any, ...], output: Tensor) -> Definition:

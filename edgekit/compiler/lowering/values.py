@@ -124,6 +124,8 @@ class Pending:
     dtype: str = "int8"
     table: Tabulated | None = None
     """The same as a table, for what goes on computing with it before it is quantised."""
+    squared: Pending | None = None
+    """Its square, where that has an operator of its own."""
 
     def clamped(self, low: float, high: float) -> Pending:
         """The same with tighter bounds: a clamp to [low, high] applied after the bounds that it has."""
@@ -133,11 +135,12 @@ class Pending:
             high=max(min(self.high, high), low),
             add_bias=None,
             table=None,
+            squared=None,
         )
 
     def moved(self, move: Callable[[Stored], Stored], shape: tuple[int, ...]) -> Pending:
         """The same followed by a data movement (it commutes with a per-tensor quantize)."""
-        return replace(self, moves=(*self.moves, move), shape=shape, add_bias=None, table=None)
+        return replace(self, moves=(*self.moves, move), shape=shape, add_bias=None, table=None, squared=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,7 @@ from edgekit.compiler.operators.elementwise import (
     PRelu,
     Quantize,
     Requantize,
+    SquaredDifference,
     Subtract,
 )
 from edgekit.compiler.operators.floating import FloatFunction
@@ -65,6 +66,7 @@ __all__ = [
     "ResizeBilinear",
     "Slice",
     "Softmax",
+    "SquaredDifference",
     "Subtract",
     "Tile",
     "Transpose",

@@ -20,6 +20,7 @@ __all__ = [
     "PRelu",
     "Quantize",
     "Requantize",
+    "SquaredDifference",
     "Subtract",
 ]
 
@@ -42,6 +43,19 @@ class Subtract(Operator):
     """Difference of two tensors with numpy broadcasting; each has its own scale."""
 
     NAME: ClassVar[str] = "subtract"
+    IN_PLACE: ClassVar[bool] = True
+    zero_points: tuple[int, int]
+    rescales: tuple[Rescale, Rescale]
+    output_zero_point: int
+    output_rescale: Rescale
+    clamp: Clamp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SquaredDifference(Operator):
+    """(a − b)² of two tensors with numpy broadcasting; each has its own scale."""
+
+    NAME: ClassVar[str] = "squared_difference"
     IN_PLACE: ClassVar[bool] = True
     zero_points: tuple[int, int]
     rescales: tuple[Rescale, Rescale]

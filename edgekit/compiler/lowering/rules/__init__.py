@@ -19,6 +19,7 @@ from edgekit.compiler.lowering.rules.binary import (
     multiply,
     power,
     prelu,
+    square,
     subtract,
 )
 from edgekit.compiler.lowering.rules.convolution import convolution, transposed_convolution
@@ -110,6 +111,7 @@ RULES: Mapping[str, Rule] = {
     "relax.nn.softplus": softplus,
     "relax.zeros_like": unary(np.zeros_like),
     "relax.ones_like": unary(np.ones_like),
+    "relax.square": square,
     **{name: unary(function) for name, function in UNARY.items()},
     **{name: elementwise(function) for name, function in COMPARISONS.items()},
 }

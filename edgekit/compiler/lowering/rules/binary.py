@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,14 @@ from edgekit.compiler.lowering.rules.site import (
     same_quantization,
     shape_of,
 )
-from edgekit.compiler.lowering.rules.tables import Fixed, combined, reals_of_constant, scalar_constant, sloped
+from edgekit.compiler.lowering.rules.tables import (
+    Fixed,
+    combined,
+    reals_of_constant,
+    scalar_constant,
+    sloped,
+    unary,
+)
 from edgekit.compiler.lowering.values import (
     Constant,
     NoIntegerForm,
@@ -36,9 +44,10 @@ from edgekit.compiler.lowering.values import (
     Value,
 )
 
-__all__ = ["add", "divide", "elementwise", "extremum", "multiply", "power", "prelu", "subtract"]
+__all__ = ["add", "divide", "elementwise", "extremum", "multiply", "power", "prelu", "square", "subtract"]
 
 ADD_LEFT_SHIFT = 20
+SQUARE_LEFT_SHIFT = 7
 
 
 # --- what all share --------------------------------------------------------------------------------------
@@ -144,7 +153,8 @@ def subtract(site: Site, args: Sequence[Value]) -> Value:
     pending, bias = args
     if isinstance(pending, Pending) and isinstance(bias, (Constant, QuantizedConstant)):
         return _biased(pending, Constant(np.negative(reals_of_constant(bias).astype(np.float64))))
-    return _sum(site, _operands(site, args), op.Subtract)
+    operands = _operands(site, args)
+    return replace(_sum(site, operands, op.Subtract), squared=_squared_difference(site, operands))
 
 
 def _biased(pending: Pending, bias: Constant | QuantizedConstant) -> Value:
@@ -169,10 +179,36 @@ def _sum(site: Site, operands: tuple[Real, Real], kind: type[op.Add] | type[op.S
     return _pending(site, operands, operator)
 
 
+def _squared_difference(site: Site, operands: tuple[Real, Real]) -> Pending:
+    """`squared_difference.cc: Prepare`"""
+    scales = _scales(operands)
+    twice_max = 2.0 * max(scales)
+
+    def operator(quantization: Quantization, clamp: op.Clamp) -> op.Operator:
+        return op.SquaredDifference(
+            _zero_points(operands),
+            (rescale_of(scales[0] / twice_max), rescale_of(scales[1] / twice_max)),
+            quantization.zero_point,
+            rescale_of(twice_max**2 / ((1 << 2 * SQUARE_LEFT_SHIFT) * quantization.scale)),
+            clamp,
+        )
+
+    return _pending(site, operands, operator)
+
+
 # --- multiplication and division -------------------------------------------------------------------------
 
 
+def square(site: Site, args: Sequence[Value]) -> Value:
+    value = args[0]
+    if isinstance(value, Pending) and value.squared is not None:
+        return value.squared
+    return unary(np.square)(site, args)
+
+
 def multiply(site: Site, args: Sequence[Value]) -> Value:
+    if args[0] is args[1] and isinstance(args[0], Pending):
+        return square(site, args)
     for value, factor in (args, args[::-1]):
         if isinstance(value, Real) and isinstance(factor, (Constant, QuantizedConstant)):
             scaled = _rescaled(value, factor, reals_of_constant(factor))
@@ -243,6 +279,9 @@ def power(site: Site, args: Sequence[Value]) -> Value:
     def function(base: NDArray[Any], exponent: NDArray[Any]) -> NDArray[np.float32]:
         return np.asarray(np.power(base.astype(np.float64), exponent.astype(np.float64))).astype(np.float32)
 
+    number = scalar_constant(args[1], len(site.shape))
+    if isinstance(args[0], Pending) and number is not None and float(number) == 2.0:
+        return square(site, args)
     return elementwise(function)(site, args)
 
 

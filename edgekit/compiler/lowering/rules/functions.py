@@ -84,7 +84,6 @@ UNARY: Mapping[str, Callable[[Any], Any]] = {
     "relax.sin": elementary(np.sin),
     "relax.sinh": elementary(np.sinh),
     "relax.sqrt": np.sqrt,
-    "relax.square": np.square,
     "relax.tan": elementary(np.tan),
     "relax.tanh": _tanh,
     "relax.trunc": np.trunc,
