@@ -4,6 +4,7 @@ behind.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pickle
@@ -143,6 +144,67 @@ def test_data_files_that_blow_up_are_refused(run: Run, tmp_path: Path, data_dir:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10, path.name
     assert not (tmp_path / "build").exists()
     assert not (tmp_path / "it-ran").exists()
+
+
+def _zip_of_pickles(path: Path, payload: object) -> None:
+    _archive(
+        path,
+        {
+            f"m/{name}": pickle.dumps(payload)
+            for name in ("data.pkl", "constants.pkl", "data/sample_inputs/model.pt", "data/weights/model.pt")
+        }
+        | {"m/version": b"3\n", "m/archive_format": b"pt2", "m/models/model.json": b"{}"},
+    )
+
+
+@pytest.mark.parametrize("suffix", ["pt", "pth", "pt2", "pkl", "ckpt"])
+@pytest.mark.parametrize("form", ["pickle", "archive"])
+def test_nothing_in_a_pickle_runs_unless_it_is_trusted(
+    run: Run, tmp_path: Path, suffix: str, form: str
+) -> None:
+    path = tmp_path / f"model.{suffix}"
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(_MakesAFile(tmp_path)))
+    else:
+        _zip_of_pickles(path, _MakesAFile(tmp_path))
+    for command in ("deploy", "compile", "analyze"):
+        result = run(command, path.name, "--target", "host", "--quiet")
+        refused(result, (3,))
+    assert not (tmp_path / "it-ran").exists()
+    assert not (tmp_path / "build").exists()
+
+
+SAFETENSORS = {
+    "empty": b"",
+    "short": b"\x08\0\0",
+    "header-beyond-the-end": struct.pack("<Q", 1 << 20) + b"{}",
+    "header-of-2^63": struct.pack("<Q", 1 << 63) + b"{}",
+    "no-json": struct.pack("<Q", 4) + b"oops",
+    "a-list": struct.pack("<Q", 2) + b"[]",
+    "deep": struct.pack("<Q", 20_000) + b"[" * 10_000 + b"]" * 10_000,
+    "pickle": pickle.dumps({"w": [1.0]}),
+}
+for _name, _tensor in {
+    "offsets-beyond-the-end": {"dtype": "F32", "shape": [4], "data_offsets": [0, 1 << 40]},
+    "offsets-backwards": {"dtype": "F32", "shape": [4], "data_offsets": [16, 0]},
+    "huge-shape": {"dtype": "F32", "shape": [1 << 40, 1 << 40], "data_offsets": [0, 16]},
+    "negative-shape": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]},
+    "unknown-type": {"dtype": "OBJECT", "shape": [4], "data_offsets": [0, 16]},
+}.items():
+    _header_bytes = json.dumps({"0.weight": _tensor}).encode()
+    SAFETENSORS[_name] = struct.pack("<Q", len(_header_bytes)) + _header_bytes + bytes(16)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+@pytest.mark.parametrize("name", SAFETENSORS)
+def test_weights_whose_header_lies_are_refused(run: Run, tmp_path: Path, name: str) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Linear(2, 2)).eval()\n"
+    )
+    (tmp_path / "w.safetensors").write_bytes(SAFETENSORS[name])
+    arguments = ("net:make", "--weights", "w.safetensors", "--shape", "x=1,2", "--precision", "float32")
+    result = run("analyze", *arguments, "--quiet")
+    refused(result, (3,))
 
 
 class _MakesAFile:
