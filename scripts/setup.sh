@@ -38,6 +38,8 @@ optional_packages() {
     [ -f /usr/aarch64-linux-gnu/include/stdio.h ] || printf 'libc6-dev-arm64-cross '
     have arm-linux-gnueabihf-gcc || printf 'gcc-arm-linux-gnueabihf '
     [ -f /usr/arm-linux-gnueabihf/include/stdio.h ] || printf 'libc6-dev-armhf-cross '
+    have clang || printf 'clang '
+    have cmake || printf 'cmake '
     have ssh || printf 'openssh-client '
     # On a machine that systemd runs, this package would start a server for the whole network: its owner's choice.
     [ -x /usr/sbin/sshd ] || [ -d /run/systemd/system ] || printf 'openssh-server '
