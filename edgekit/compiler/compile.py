@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import edgekit
 from edgekit.artifacts import CompiledModel, CompiledOperator, Model, Preference
-from edgekit.compiler import operators as op
 from edgekit.compiler.codegen.driver import Argument, Call, Driver, Part, render_header, render_source
 from edgekit.compiler.codegen.objects import (
     Lowered,

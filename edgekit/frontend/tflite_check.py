@@ -153,11 +153,13 @@ def _type_problem(tensor: TfliteTensor, allowed: tuple[str, ...]) -> str | None:
         if tensor.dtype == "float32":
             return "it computes partly in float32 and partly in integers"
         return f"{tensor.dtype} data has no converter"
-    if tensor.dtype in ("int8", "uint8"):
+    if tensor.dtype in ("int8", "uint8", "int16"):
         if tensor.quantization is None:
             return f"{show_name(tensor.name)} is {tensor.dtype} without scale and zero point"
         if len(tensor.quantization.scales) != 1:
             return f"{show_name(tensor.name)} is quantised per channel, which only weights may be"
+        if tensor.dtype == "int16" and tensor.quantization.zero_points[0] != 0:
+            return f"{show_name(tensor.name)} is int16 with a zero point other than 0"
     return None
 
 
@@ -182,12 +184,12 @@ def _operator_problem(operands: Operands, rule: Rule) -> str | None:
     data = operands.input(rule.data)
     if rule.weights is not None and (why := _weights_problem(operands.input(rule.weights), rule, data)):
         return why
-    incoming: tuple[str, ...] = ("int8",)
-    outgoing: tuple[str, ...] = ("int8",)
+    incoming: tuple[str, ...] = ("int8", "int16")
+    outgoing: tuple[str, ...] = ("int8", "int16")
     if op == "QUANTIZE":
-        incoming, outgoing = ("float32", "int8", "uint8"), ("int8", "uint8")
+        incoming, outgoing = ("float32", "int8", "uint8", "int16"), ("int8", "uint8", "int16")
     elif op == "DEQUANTIZE":
-        incoming, outgoing = ("int8", "uint8"), ("float32",)
+        incoming, outgoing = ("int8", "uint8", "int16"), ("float32",)
     elif op in ("ARG_MAX", "ARG_MIN"):
         outgoing = ("int32", "int64")
     elif data.dtype == "float32":
@@ -201,9 +203,15 @@ def _operator_problem(operands: Operands, rule: Rule) -> str | None:
         if why := _type_problem(tensor, outgoing):
             return why
     bias = operands.optional(rule.bias) if rule.bias is not None else None
-    stored = "float32" if data.dtype == "float32" else "int32"
+    stored = {"float32": "float32", "int16": "int64"}.get(data.dtype, "int32")
     if bias is not None and (bias.data is None or bias.dtype != stored):
         return f"its bias is not a constant of {stored}"
+    if (
+        bias is not None
+        and stored == "int64"
+        and np.abs(bias.values().astype(np.float64)).max(initial=0) >= 2**31
+    ):
+        return "its bias does not fit 32 bits"
     if op in ACTIVATION_FIELD and activation_of(operands, ACTIVATION_FIELD[op]) is None:
         return "its fused activation (TANH or SIGN_BIT) has no integer form"
     return None

@@ -53,17 +53,21 @@ from edgekit.frontend.tflite_operators import (
 __all__ = ["activation_range", "convert_tflite"]
 
 
-def activation_range(activation: Activation, scale: float, zero_point: int) -> tuple[int, int]:
-    """The int8 bounds of a fused activation, as LiteRT's CalculateActivationRangeQuantized computes them.
+def activation_range(
+    activation: Activation, scale: float, zero_point: int, dtype: str = "int8"
+) -> tuple[int, int]:
+    """The stored bounds of a fused activation, as LiteRT's CalculateActivationRangeQuantized computes them.
 
-    max(−128, zp + round(low/scale)) and min(127, zp + round(high/scale)), in float32, ties away from zero.
+    max(type's least, zp + round(low/scale)) and min(type's most, zp + round(high/scale)), in float32, ties
+    away from zero.
     """
 
     def quantized(real: float) -> int:
         ratio = float(np.float32(real) / np.float32(scale))
         return zero_point + int(math.copysign(math.floor(abs(ratio) + 0.5), ratio))
 
-    low, high = -128, 127
+    limits = np.iinfo(dtype)
+    low, high = int(limits.min), int(limits.max)
     if activation in (Activation.RELU, Activation.RELU6):
         low = max(low, quantized(0.0))
     if activation == Activation.RELU6:
@@ -226,7 +230,8 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
         scales = np.float32(x.scales[0]) * np.asarray(w.scales, dtype=np.float32)
         # Where the weights have one scale the bias keeps one too, as the converters write it.
         scale: Any = scales if len(scales) > 1 else float(scales[0])
-        constant = relax.const(np.array(bias.values()), "int32")
+        # The int64 of a 16x8 layer was checked to fit: Relax dequantises no wider type.
+        constant = relax.const(np.array(bias.values()).astype(np.int32), "int32")
         return self._dequantized(constant, scale, 0)
 
     def _quantized(self, operands: Operands, value: relax.Expr) -> relax.Expr:
@@ -242,8 +247,9 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
         field = ACTIVATION_FIELD.get(operands.operator.op)
         activation = Activation.NONE if field is None else activation_of(operands, field)
         assert activation is not None
-        low, high = activation_range(activation, scale, zero_point)
-        if activation == Activation.NONE or (low, high) == (-128, 127):
+        low, high = activation_range(activation, scale, zero_point, output.dtype)
+        limits = np.iinfo(output.dtype)
+        if activation == Activation.NONE or (low, high) == (limits.min, limits.max):
             return stored
         return relax.op.clip(stored, float(low), float(high))
 

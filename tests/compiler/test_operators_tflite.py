@@ -24,6 +24,7 @@ from tests.reference.cases import OPERATORS, Case, batch_model
 from tests.reference.convolution_cases import CONVOLUTIONS
 from tests.reference.host_library import HostLibrary, compile_tflite
 from tests.reference.int8 import Quantized
+from tests.reference.int16_cases import INT16
 from tests.reference.litert import ReferenceModel, run_reference
 from tests.reference.movement_cases import MOVEMENTS
 from tests.reference.tflite_builder import TfliteBuilder
@@ -89,6 +90,19 @@ def test_movements_equal_litert_and_numpy(cases: tuple[Case, ...], computing: Ca
     moved = np.concatenate([output.ravel() for output in outputs[1:]])
     expected = np.concatenate([case.expected() for case in cases if case.expected is not None])
     np.testing.assert_array_equal(moved, expected)
+
+
+@settings(
+    max_examples=campaign_count(60, 3),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+)
+@given(st.lists(st.tuples(*INT16.values()), min_size=3, max_size=3))
+def test_int16_layers_equal_litert(cases: list[tuple[Case, ...]]) -> None:
+    every = list(itertools.chain(*cases))
+    content, inputs = batch_model(every)
+    compare(content, inputs, [repr(case) for case in every])
 
 
 @settings(

@@ -169,7 +169,7 @@ class TfliteBuilder:
         self,
         x: Tensor,
         weights: NDArray[np.int8],
-        bias: NDArray[np.int32],
+        bias: NDArray[Any],
         weight_scales: Sequence[float],
         scale: float,
         zero_point: int,
@@ -183,13 +183,13 @@ class TfliteBuilder:
         self._window(options, stride, dilation, padding, activation)
         shape = self._window_shape(x, weights.shape[1:3], stride, dilation, padding, weights.shape[0])
         inputs = self._weights_and_bias(x, weights, bias, weight_scales, axis=0)
-        return self._operator("CONV_2D", inputs, options, shape, scale, zero_point)
+        return self._operator("CONV_2D", inputs, options, shape, scale, zero_point, x.dtype)
 
     def depthwise_conv2d(
         self,
         x: Tensor,
         weights: NDArray[np.int8],
-        bias: NDArray[np.int32],
+        bias: NDArray[Any],
         weight_scales: Sequence[float],
         scale: float,
         zero_point: int,
@@ -204,7 +204,7 @@ class TfliteBuilder:
         options.depthMultiplier = weights.shape[3] // x.shape[3]
         shape = self._window_shape(x, weights.shape[1:3], stride, dilation, padding, weights.shape[3])
         inputs = self._weights_and_bias(x, weights, bias, weight_scales, axis=3)
-        return self._operator("DEPTHWISE_CONV_2D", inputs, options, shape, scale, zero_point)
+        return self._operator("DEPTHWISE_CONV_2D", inputs, options, shape, scale, zero_point, x.dtype)
 
     def transpose_conv(
         self,
@@ -234,7 +234,7 @@ class TfliteBuilder:
         self,
         x: Tensor,
         weights: NDArray[np.int8],
-        bias: NDArray[np.int32] | None,
+        bias: NDArray[Any] | None,
         weight_scales: Sequence[float],
         scale: float,
         zero_point: int,
@@ -248,7 +248,7 @@ class TfliteBuilder:
         rows = int(np.prod(x.shape)) // weights.shape[1]
         shape = (*x.shape[:-1], weights.shape[0]) if keep_num_dims else (rows, weights.shape[0])
         inputs = self._weights_and_bias(x, weights, bias, weight_scales, axis=0)
-        return self._operator("FULLY_CONNECTED", inputs, options, shape, scale, zero_point)
+        return self._operator("FULLY_CONNECTED", inputs, options, shape, scale, zero_point, x.dtype)
 
     def add(
         self, a: Tensor, b: Tensor, scale: float, zero_point: int, *, activation: Activation = "NONE"
@@ -475,7 +475,7 @@ class TfliteBuilder:
         self,
         x: Tensor,
         weights: NDArray[np.int8],
-        bias: NDArray[np.int32] | None,
+        bias: NDArray[Any] | None,
         scales: Sequence[float],
         *,
         axis: int,
@@ -529,7 +529,7 @@ class TfliteBuilder:
         options.padding = _PADDINGS[padding]
         options.fusedActivationFunction = _ACTIVATIONS[activation]
         shape = self._window_shape(x, kernel, stride, (1, 1), padding, x.shape[3])
-        return self._operator(name, [x], options, shape, x.scale, x.zero_point)
+        return self._operator(name, [x], options, shape, x.scale, x.zero_point, x.dtype)
 
 
 def _quantization(scales: Sequence[float], zero_points: Sequence[int], axis: int) -> Any:

@@ -21,6 +21,7 @@ from edgekit.compiler.definitions import (
     normalization,
     pooling,
     resize,
+    sixteen,
     softmax,
 )
 from edgekit.compiler.definitions.stages import OUTPUT, PADDED, SUM, Definition
@@ -45,6 +46,8 @@ DEFINITIONS: Mapping[type[op.Operator], Callable[[Any, tuple[Any, ...], Tensor],
     op.TransposedConv2D: convolution.transposed_conv2d,
     op.Dense: dense.dense,
     op.MatMul: dense.matmul,
+    op.Conv2D16x8: sixteen.conv2d,
+    op.Dense16x8: sixteen.dense,
     op.Add: elementwise.add,
     op.Subtract: elementwise.subtract,
     op.SquaredDifference: elementwise.squared_difference,

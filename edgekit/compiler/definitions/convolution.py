@@ -23,7 +23,7 @@ from edgekit.compiler.definitions.stages import (
 from edgekit.compiler.fixed_point import high_multiply_shifted, saturate, shift_right_double_rounding
 from edgekit.compiler.program import Tensor
 
-__all__ = ["biased_sum", "conv2d", "depthwise_conv2d", "grouped_conv2d", "transposed_conv2d"]
+__all__ = ["biased_sum", "conv2d", "depthwise_conv2d", "first_channel", "grouped_conv2d", "transposed_conv2d"]
 
 Int8Convolution = op.Conv2D | op.DepthwiseConv2D | op.GroupedConv2D | op.TransposedConv2D
 Constants = list[tuple[Any, NDArray[np.generic]]]
@@ -131,7 +131,7 @@ def depthwise_conv2d(operator: op.DepthwiseConv2D, inputs: tuple[Any, ...], outp
     return Definition(inputs, (weights, *constants), result)
 
 
-def _first_channel(channel: Any, weights: NDArray[np.int8], groups: int) -> Any:
+def first_channel(channel: Any, weights: NDArray[np.int8], groups: int) -> Any:
     """The first input channel of the group that an output channel belongs to."""
     if groups == 1:
         return 0
@@ -155,7 +155,7 @@ def grouped_conv2d(operator: op.GroupedConv2D, inputs: tuple[Any, ...], output: 
                     n,
                     y * window.stride[0] + ky * window.dilation[0],
                     x * window.stride[1] + kx * window.dilation[1],
-                    _first_channel(o, operator.weights, operator.groups) + ki,
+                    first_channel(o, operator.weights, operator.groups) + ki,
                 ]
             )
             * i32(weights[0][o, ky, kx, ki]),
@@ -187,7 +187,7 @@ def transposed_conv2d(operator: op.TransposedConv2D, inputs: tuple[Any, ...], ou
 
     def term(n: Any, y: Any, x: Any, o: Any) -> Any:
         ky, kx = rows.kernel_place(y, jy), columns.kernel_place(x, jx)
-        channel = _first_channel(o, operator.weights, operator.groups) + ki
+        channel = first_channel(o, operator.weights, operator.groups) + ki
         product = i32(source[n, rows.source_place(y, jy), columns.source_place(x, jx), channel]) * i32(
             weights[0][o, ky, kx, ki]
         )

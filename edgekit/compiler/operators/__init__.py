@@ -30,6 +30,7 @@ from edgekit.compiler.operators.movement import Cast, Concat, Gather, Pad, Slice
 from edgekit.compiler.operators.normalization import LayerNorm
 from edgekit.compiler.operators.pooling import ArgExtreme, AveragePool, Extreme, MaxPool, Mean
 from edgekit.compiler.operators.resize import Blend, ResizeBilinear
+from edgekit.compiler.operators.sixteen import Conv2D16x8, Dense16x8
 from edgekit.compiler.operators.softmax import Softmax
 
 __all__ = [
@@ -41,7 +42,9 @@ __all__ = [
     "Clamp",
     "Concat",
     "Conv2D",
+    "Conv2D16x8",
     "Dense",
+    "Dense16x8",
     "DepthwiseConv2D",
     "Dequantize",
     "Extreme",

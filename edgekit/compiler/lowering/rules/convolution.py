@@ -25,6 +25,7 @@ from edgekit.compiler.lowering.rules.spatial import (
 from edgekit.compiler.lowering.rules.weights import (
     accumulating,
     check_accumulator,
+    check_wide_accumulator,
     int8_weights,
     per_channel,
     weights_of,
@@ -49,7 +50,7 @@ class _Arithmetic:
 def convolution(site: Site, args: Sequence[Value]) -> Value:
     """conv1d and conv2d with any number of groups."""
     attrs = site.attrs
-    data = real_operand(args[0], "its input")
+    data = real_operand(args[0], "its input", dtypes=("int8", "int16"))
     order = channels_last(str(attrs.data_layout))
     rank = len(order)
     groups = int(attrs.groups)
@@ -83,6 +84,8 @@ def convolution(site: Site, args: Sequence[Value]) -> Value:
 
     if outputs % groups:
         raise NoIntegerForm(f"{outputs} output channels in {groups} groups")
+    if data.dtype == "int16":
+        return _wide_convolution(site, data, order, weights, window, groups)
     return _accumulating(site, data, order, weights, values, operator)
 
 
@@ -185,6 +188,34 @@ def _accumulating(
         return emit
 
     return accumulating(site, emit_with, scales, order[-1])
+
+
+def _wide_convolution(
+    site: Site, data: Real, order: Order, weights: QuantizedConstant, window: op.Window, groups: int
+) -> Value:
+    """A pending convolution of int16 activations."""
+    scales = data.quantization.scale * per_channel(weights, 0)
+    values = np.ascontiguousarray(int8_weights(weights))
+    shape = image_shape(site.physical(order))
+
+    def emit_with(bias: NDArray[np.int64]) -> Callable[[Quantization, op.Clamp], tuple[int, Order]]:
+        def emit(quantization: Quantization, clamp: op.Clamp) -> tuple[int, Order]:
+            check_wide_accumulator(values, bias)
+            multipliers, shifts = _multipliers(scales / quantization.scale)
+            if shifts.max(initial=0) > 7:
+                raise NoIntegerForm("a requantisation multiplier of 128 or more")
+            # common.cc: MultiplyByQuantizedMultiplier(int64) reduces the multiplier to 15 bits.
+            reduced = np.where(
+                multipliers < 0x7FFF0000, (multipliers.astype(np.int64) + (1 << 15)) >> 16, 0x7FFF
+            )
+            step = op.Conv2D16x8(window, groups, values, bias, reduced.astype(np.int32), shifts, clamp)
+            source = as_image(site, data, order)
+            tensor = site.builder.step(step, (source,), site.place, site.name, shape, quantization, "int16")
+            return on_image(site, tensor, order), order
+
+        return emit
+
+    return accumulating(site, emit_with, scales, order[-1], "int16")
 
 
 def _multipliers(reals: NDArray[np.float64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

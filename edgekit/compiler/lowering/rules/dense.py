@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from edgekit.compiler.lowering.rules.site import Site, in_order, real_operand, r
 from edgekit.compiler.lowering.rules.weights import (
     accumulating,
     check_accumulator,
+    check_wide_accumulator,
     int8_weights,
     per_channel,
 )
@@ -76,7 +78,7 @@ def _product(site: Site, args: Sequence[Value]) -> Value:
 
 
 def _dense(site: Site, operand: Real, weights: QuantizedConstant) -> Value:
-    data = real_operand(operand, "its input")
+    data = real_operand(operand, "its input", dtypes=("int8", "int16"))
     if weights.stored.ndim > 2 and math.prod(weights.stored.shape[:-2]) == 1:
         weights = weights.map(lambda a: a.reshape(a.shape[-2:]))
     if weights.stored.ndim != 2:
@@ -86,24 +88,32 @@ def _dense(site: Site, operand: Real, weights: QuantizedConstant) -> Value:
     values = int8_weights(arranged)
     order = identity_order(len(shape_of(site, data)))
 
-    def emit_with(bias: NDArray[np.int32]) -> Callable[[Quantization, op.Clamp], tuple[int, Order]]:
+    def emit_with(bias: NDArray[Any]) -> Callable[[Quantization, op.Clamp], tuple[int, Order]]:
         def emit(quantization: Quantization, clamp: op.Clamp) -> tuple[int, Order]:
+            source = in_order(site, data, order)
+            multipliers = _wide_multipliers(scales / quantization.scale)
+            if data.dtype == "int16":
+                check_wide_accumulator(values, bias)
+                wide = op.Dense16x8(np.ascontiguousarray(values), bias, multipliers, clamp)
+                tensor = site.builder.step(
+                    wide, (source,), site.place, site.name, site.shape, quantization, "int16"
+                )
+                return tensor, identity_order(len(site.shape))
             check_accumulator(values, bias, data.quantization.zero_point)
             operator = op.Dense(
                 weights=np.ascontiguousarray(values),
                 bias=bias,
                 input_zero_point=data.quantization.zero_point,
                 output_zero_point=quantization.zero_point,
-                multipliers=_wide_multipliers(scales / quantization.scale),
+                multipliers=multipliers,
                 clamp=clamp,
             )
-            source = in_order(site, data, order)
             tensor = site.builder.step(operator, (source,), site.place, site.name, site.shape, quantization)
             return tensor, identity_order(len(site.shape))
 
         return emit
 
-    return accumulating(site, emit_with, scales, len(site.shape) - 1)
+    return accumulating(site, emit_with, scales, len(site.shape) - 1, data.dtype)
 
 
 def _wide_multipliers(reals: NDArray[np.float64]) -> WideMultipliers:
