@@ -61,7 +61,9 @@ def programs(draw: st.DrawFn) -> tuple[Program, list[list[int]], Overlaps]:
         for operand in range(len(sources)):
             if draw(st.booleans()):
                 size = tensors[sources[operand]].size_bytes
-                declared.append(Overlap(operand, draw(st.integers(-size, tensors[output].size_bytes))))
+                distance = draw(st.integers(-size, tensors[output].size_bytes))
+                exact = draw(st.booleans())
+                declared.append(Overlap(operand, distance // 16 * 16 if exact else distance, exact))
         overlaps.append(tuple(declared))
 
     for _ in range(draw(st.integers(1, 9))):
@@ -234,6 +236,17 @@ def test_outputs_lie_over_inputs_as_far_as_declared() -> None:
     assert plan.shared_steps == {0, 1, 2}
     apart = [(Overlap(0, 320),), (), (Overlap(0, 64),)]
     assert plan_memory(program, [[]] * 3, apart).arena_bytes == 640
+
+
+def test_exact_overlaps_are_met_exactly_or_not_at_all() -> None:
+    program = chain([160, 160])
+    plan = plan_memory(program, [[]], [(Overlap(0, 0, exact=True),)])
+    assert plan.arena_bytes == plan.lower_bound == 160
+    plan = plan_memory(program, [[]], [(Overlap(0, 32, exact=True),)])
+    assert plan.storage_offsets[0] - plan.storage_offsets[1] == 32
+    broken = replace(plan, storage_offsets={0: 48, 1: 0}, arena_bytes=320)
+    with pytest.raises(ValueError, match="before it is read"):
+        check_plan(program, broken, [[]], [(Overlap(0, 32, exact=True),)])
 
 
 def test_an_output_of_the_program_is_never_written_over() -> None:

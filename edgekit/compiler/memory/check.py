@@ -58,14 +58,13 @@ def check_plan(
         for tensor in inputs:
             expect(tensor, f"step {position}")
         output = place(step.output)
-        declared = {overlap.operand: overlap.distance for overlap in overlaps[position]}
+        declared = {overlap.operand: overlap for overlap in overlaps[position]}
         for operand, tensor in enumerate(step.inputs):
             if program.tensors[tensor].data is not None:
                 continue
             source = place(tensor)
             apart = output.stop <= source.start or source.stop <= output.start
-            allowed = operand in declared and output.start + declared[operand] <= source.start
-            if not apart and not allowed:
+            if not apart and not _declared(declared.get(operand), source.start - output.start):
                 raise ValueError(f"step {position} writes over its input {tensor} before it is read")
         taken = [(place(tensor).start, place(tensor).stop) for tensor in (*inputs, step.output)]
         for index, size in enumerate(workspaces[position]):
@@ -79,3 +78,10 @@ def check_plan(
         arena[output] = value(step.output)
     for _, tensor in program.outputs:
         expect(tensor, "the caller")
+
+
+def _declared(overlap: Overlap | None, below: int) -> bool:
+    """Whether a kernel allows its output to start `below` bytes below an input."""
+    if overlap is None:
+        return False
+    return below == overlap.distance if overlap.exact else below >= overlap.distance

@@ -122,47 +122,62 @@ def forbidden(
     other: Storage,
 ) -> tuple[tuple[int, int], ...]:
     """Open intervals (low, high) that `other`'s offset minus `one`'s must not be in."""
-    intervals = []
+    intervals: list[tuple[int, int]] = []
     for part in one.parts:
         for against in other.parts:
             if part.first > against.last or against.first > part.last:
                 continue
-            below, above = against.size, part.size
-            if against.first == part.last and isinstance(other.key, int) and isinstance(one.key, int):
-                below = min(below, _distance(program, overlaps, one.key, part, other.key, against))
-            elif part.first == against.last and isinstance(other.key, int) and isinstance(one.key, int):
-                above = min(above, _distance(program, overlaps, other.key, against, one.key, part))
             shift = part.start - against.start
-            low, high = shift - below, shift + above
-            if low < high:
-                intervals.append((low, high))
+            if not isinstance(one.key, int) or not isinstance(other.key, int):
+                differences = [(-against.size, part.size)]
+            elif against.first == part.last:
+                differences = _kept_from(program, overlaps, one.key, part, other.key, against)
+            elif part.first == against.last:
+                turned = _kept_from(program, overlaps, other.key, against, one.key, part)
+                differences = [(-high, -low) for low, high in turned]
+            else:
+                differences = [(-against.size, part.size)]
+            intervals += [(shift + low, shift + high) for low, high in differences if low < high]
     return _merged(intervals)
 
 
-def _distance(
+def _kept_from(
     program: Program,
     overlaps: Sequence[Sequence[Overlap]],
     storage: int,
     part: Part,
     output_storage: int,
     output_part: Part,
-) -> int:
-    """How far below `part`, which a step reads for the last time, the part that it writes must start."""
+) -> list[tuple[int, int]]:
+    """Where the part that a step writes must not start, from `part`, which it reads for the last time."""
+    apart = (-output_part.size, part.size)
     step = program.steps[output_part.first]
     output = program.tensors[step.output]
     if output.storage != output_storage or not _covers(output, output_part):
-        return output_part.size
-    allowed = {overlap.operand: overlap.distance for overlap in overlaps[output_part.first]}
-    needed = []
+        return [apart]
+    allowed = {overlap.operand: overlap for overlap in overlaps[output_part.first]}
+    nearest, exactly = -part.size, set()
+    meets = False
     for operand, tensor in enumerate(program.tensors[index] for index in step.inputs):
         if tensor.data is not None or tensor.storage != storage or not _meets(tensor, part):
             continue
         if operand not in allowed:
-            return output_part.size
+            return [apart]
+        meets = True
         # output ≤ tensor − distance, in terms of the two parts' starts
         ahead = (part.start - tensor.offset) - (output_part.start - output.offset)
-        needed.append(allowed[operand] + ahead)
-    return max(needed) if needed else output_part.size
+        distance = allowed[operand].distance + ahead
+        if allowed[operand].exact:
+            exactly.add(-distance)
+        nearest = max(nearest, distance)
+    if not meets or len(exactly) > 1:
+        return [apart]
+    if not exactly:
+        return [(max(apart[0], -nearest), apart[1])]
+    (point,) = exactly
+    if point > -nearest:
+        return [apart]
+    return [(apart[0], point), (point, apart[1])]
 
 
 def _covers(tensor: Tensor, part: Part) -> bool:

@@ -38,6 +38,8 @@ class Overlap:
 
     operand: int
     distance: int
+    exact: bool = False
+    """No other distance will do: a kernel that walks over the tensor several times, a few channels each."""
 
 
 @dataclass(frozen=True, slots=True)
