@@ -11,23 +11,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgekit.compiler.lowering.rules.binary import (
-    add,
-    divide,
-    elementwise,
-    extremum,
-    multiply,
-    power,
-    prelu,
-    square,
-    subtract,
-)
+from edgekit.compiler.lowering.rules.binary import divide, extremum, multiply, power, prelu
 from edgekit.compiler.lowering.rules.convolution import convolution, transposed_convolution
 from edgekit.compiler.lowering.rules.dense import matmul
 from edgekit.compiler.lowering.rules.elementwise import bounded, clip
 from edgekit.compiler.lowering.rules.functions import COMPARISONS, UNARY
 from edgekit.compiler.lowering.rules.movement import astype, concat, permute_dims, reshape
 from edgekit.compiler.lowering.rules.normalization import layer_norm
+from edgekit.compiler.lowering.rules.operands import elementwise
 from edgekit.compiler.lowering.rules.pooling import (
     adaptive_avg_pool,
     arg_extreme,
@@ -51,6 +42,7 @@ from edgekit.compiler.lowering.rules.selection import (
 )
 from edgekit.compiler.lowering.rules.site import Rule, Site
 from edgekit.compiler.lowering.rules.softmax import softmax
+from edgekit.compiler.lowering.rules.sums import add, square, subtract
 from edgekit.compiler.lowering.rules.tables import leaky_relu, softplus, unary, where
 
 __all__ = ["RULES", "UINT8_OFFSET", "Site"]
