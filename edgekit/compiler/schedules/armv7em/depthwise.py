@@ -1,7 +1,8 @@
 """3x3 depthwise convolutions, stride 1 and 2, any padding.
 
 For four channels at a time, input rows are taken apart into planes of vertical pairs, a band of output rows
-after another; the last pair of a band is the first of the next.
+after another. Channels outermost, the last pair of a band is the first of the next; bands outermost, it is taken
+apart again, and the output may lie over the input.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from edgekit.compiler.schedules.armv7em.planes import (
     split_rows,
 )
 from edgekit.compiler.schedules.armv7em.requantize import channel_parameters, needs_clamp
-from edgekit.compiler.schedules.kernel import Kernel, Request, Variant
+from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Variant
 
 __all__ = ["variants"]
 
-NAME = "armv7em.depthwise_3x3"
+_Order = Literal["channels", "rows"]
+"""What is outermost: four channels at a time through all rows, or bands of rows through all channels."""
 
 INPUT_PER_PLANES = 9
 """Planes may take a ninth of the input's size where that makes bands longer: their memory is beside it."""
@@ -73,15 +75,22 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
     if parameters is None:
         return ()
     stream = pack_channels(operator.weights, parameters)
-    band = _band(shape, request, source.size_bytes)
 
-    def build() -> Kernel:
-        frame = Frame([source], {"stream": stream}, output)
-        with frame:
-            _emit(frame, operator, shape, band, one_sided=parameters.one_sided)
-        return frame.kernel(NAME)
+    def variant(order: _Order, band: int) -> Variant:
+        name = f"armv7em.depthwise_3x3_{order}"
 
-    return (Variant(NAME, build),)
+        def build() -> Kernel:
+            frame = Frame([source], {"stream": stream}, output)
+            with frame:
+                _emit(frame, operator, shape, order, band, one_sided=parameters.one_sided)
+            overlaps = [Overlap(0, _overlap_distance(shape, band))] if order == "rows" else []
+            return frame.kernel(name, overlaps=overlaps)
+
+        return Variant(name, build)
+
+    by_channels = variant("channels", _channels_band(shape, source.size_bytes, request))
+    by_rows = variant("rows", _rows_band(shape, source.size_bytes, output.size_bytes))
+    return (by_rows, by_channels) if request.prefer == "ram" else (by_channels, by_rows)
 
 
 def _shape(operator: op.DepthwiseConv2D, source: Tensor, output: Tensor) -> _Shape | None:
@@ -107,13 +116,47 @@ def _shape(operator: op.DepthwiseConv2D, source: Tensor, output: Tensor) -> _Sha
     return _Shape(batch, height, width, output.shape[1], top, left, planes)
 
 
-def _band(shape: _Shape, request: Request, input_bytes: int) -> int:
-    """Passes in a band: its planes are one more."""
+def _channels_band(shape: _Shape, input_bytes: int, request: Request) -> int:
+    """Passes in a band where four channels are finished before the next four: its planes are one more."""
     limit = 0 if request.prefer == "ram" else input_bytes // INPUT_PER_PLANES
     return max(1, min(shape.passes, limit // shape.planes.pair_bytes - 1))
 
 
-def _emit(frame: Frame, operator: op.DepthwiseConv2D, shape: _Shape, band: int, *, one_sided: bool) -> None:
+def _rows_band(shape: _Shape, input_bytes: int, output_bytes: int) -> int:
+    """Passes in a band where all channels of a band are finished before the next: the least memory.
+
+    A tenth more is given for longer bands, of which fewer rows are taken apart twice.
+    """
+
+    def memory(band: int) -> int:
+        together = max(input_bytes, output_bytes, input_bytes + _overlap_distance(shape, band))
+        return together + (band + 1) * shape.planes.pair_bytes
+
+    bands = range(1, shape.passes + 1)
+    limit = min(memory(band) for band in bands) - max(input_bytes, output_bytes)
+    return max(band for band in bands if memory(band) - max(input_bytes, output_bytes) <= 1.1 * limit)
+
+
+def _overlap_distance(shape: _Shape, band: int) -> int:
+    """How far below the input the output may begin where bands are finished in turn (see `Overlap`).
+
+    Until a band's last channels are written, its first row is still read for them.
+    """
+    planes = shape.planes
+    row_bytes, output_row_bytes = shape.width * planes.channels, planes.outputs * planes.channels
+    band_rows = band * shape.rows_per_pass
+    distance = -shape.batch * shape.height * row_bytes
+    for image in range(shape.batch):
+        for first in range(0, shape.rows, band_rows):
+            written = image * shape.rows + min(first + band_rows, shape.rows)
+            read = image * shape.height + max(0, first * planes.stride - shape.top)
+            distance = max(distance, written * output_row_bytes - read * row_bytes)
+    return distance
+
+
+def _emit(
+    frame: Frame, operator: op.DepthwiseConv2D, shape: _Shape, order: _Order, band: int, *, one_sided: bool
+) -> None:
     planes = shape.planes
     size = (band + 1) * planes.pair_bytes
     memory = frame.scratch(size)
@@ -122,23 +165,39 @@ def _emit(frame: Frame, operator: op.DepthwiseConv2D, shape: _Shape, band: int, 
     image_bytes = shape.height * shape.width * planes.channels
     output_bytes = shape.rows * planes.outputs * planes.channels
     band_bytes = band * shape.rows_per_pass * planes.outputs * planes.channels
-    with repeat(shape.batch) as image, repeat(planes.channels // 4) as four:
+
+    def split(image: Any, four: Any, index: Any, turn: Any) -> None:
         source = offset(frame.inputs[0], image * image_bytes + four * 4)
-        target = offset(frame.output, image * output_bytes + four * 4)
+        _split(frame, operator, shape, source, offset(memory, turn * planes.pair_bytes), index * band + turn)
+
+    def convolve(image: Any, four: Any, index: Any, passes: Any) -> None:
+        target = offset(frame.output, image * output_bytes + four * 4 + index * band_bytes)
         stream = offset(frame.constants["stream"], four * (4 * CHANNEL_BYTES))
-        _split(frame, operator, shape, source, memory, tirx.const(0, "int32"))
-        with repeat(bands) as index:
-            if bands > 1:
-                with ir.If(index > 0), ir.Then():
-                    last = offset(memory, band * planes.pair_bytes)
-                    frame.call(copy_bytes(), memory, last, planes.pair_bytes)
-            left = shape.passes - index * band
-            passes = tirx.min(left, tirx.const(band, "int32")) if bands > 1 else tirx.const(band, "int32")
-            with ir.serial(0, passes) as turn:
-                pair = index * band + turn + 1
-                _split(frame, operator, shape, source, offset(memory, (turn + 1) * planes.pair_bytes), pair)
-            to = offset(target, index * band_bytes)
-            _convolve(frame, shape, memory, stream, to, passes, index == bands - 1, one_sided=one_sided)
+        _convolve(frame, shape, memory, stream, target, passes, index == bands - 1, one_sided=one_sided)
+
+    def passes_of(index: Any) -> Any:
+        whole = tirx.const(band, "int32")
+        return tirx.min(shape.passes - index * band, whole) if bands > 1 else whole
+
+    fours = planes.channels // 4
+    if order == "channels":
+        with repeat(shape.batch) as image, repeat(fours) as four:
+            split(image, four, tirx.const(0, "int32"), tirx.const(0, "int32"))
+            with repeat(bands) as index:
+                if bands > 1:
+                    with ir.If(index > 0), ir.Then():
+                        last = offset(memory, band * planes.pair_bytes)
+                        frame.call(copy_bytes(), memory, last, planes.pair_bytes)
+                passes = passes_of(index)
+                with ir.serial(0, passes) as turn:
+                    split(image, four, index, turn + 1)
+                convolve(image, four, index, passes)
+    else:
+        with repeat(shape.batch) as image, repeat(bands) as index, repeat(fours) as four:
+            passes = passes_of(index)
+            with ir.serial(0, passes + 1) as turn:
+                split(image, four, index, turn)
+            convolve(image, four, index, passes)
     if needs_clamp(operator.clamp):
         low, high = word_of_bytes(operator.clamp.low), word_of_bytes(operator.clamp.high)
         frame.call(clamp_bytes(), frame.output, shape.batch * output_bytes, low, high)
