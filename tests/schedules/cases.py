@@ -230,6 +230,70 @@ def lookup(rng: Rng) -> Network:
     return Case(op.Lookup(table), [activations(rng, shape)], shape)
 
 
+def average_pool(rng: Rng) -> Network:
+    window, size, out = _window(rng, _kernel(rng), _stride(rng))
+    zero = zero_point(rng)
+    operator = op.AveragePool(window, zero, bool(rng.integers(2)), clamp(rng, zero))
+    return _pooled(rng, operator, size, out)
+
+
+def max_pool(rng: Rng) -> Network:
+    window, size, out = _window(rng, _kernel(rng), _stride(rng))
+    return _pooled(rng, op.MaxPool(window, clamp(rng, zero_point(rng))), size, out)
+
+
+def _kernel(rng: Rng) -> tuple[int, int]:
+    return int(rng.integers(1, 7)), int(rng.integers(1, 7))
+
+
+def _stride(rng: Rng) -> tuple[int, int]:
+    return int(rng.integers(1, 4)), int(rng.integers(1, 4))
+
+
+def _pooled(rng: Rng, operator: op.Operator, size: tuple[int, int], out: tuple[int, int]) -> Network:
+    channels = _pick(rng, (4, 8, 12, 3))
+    batch = 2 if rng.integers(6) == 0 else 1
+    return Case(operator, [activations(rng, (batch, *size, channels))], (batch, *out, channels))
+
+
+def mean(rng: Rng) -> Network:
+    height, width, channels = int(rng.integers(1, 20)), int(rng.integers(1, 20)), _pick(rng, (4, 8, 12, 5))
+    batch = 2 if rng.integers(6) == 0 else 1
+    real = rng.uniform(0.2, 1.6) / (height * width)
+    zero = zero_point(rng)
+    operator = op.Mean(
+        (1, 2), zero_point(rng), zero, op.Rescale(*quantize_multiplier(real)), clamp(rng, zero)
+    )
+    shape = (batch, 1, 1, channels)
+    return Case(operator, [activations(rng, (batch, height, width, channels))], shape)
+
+
+def concat(rng: Rng) -> Network:
+    axis = int(rng.integers(1, 4))
+    shapes = []
+    for _ in range(int(rng.integers(2, 5))):
+        shape = [1, 3, 4, 9]
+        shape[axis] = int(rng.integers(1, 17))
+        shapes.append(tuple(shape))
+    out = list(shapes[0])
+    out[axis] = sum(shape[axis] for shape in shapes)
+    same = (0,) * len(shapes)
+    operator = op.Concat(axis, same, (None,) * len(shapes), 0, op.FullRange)
+    return Case(operator, [activations(rng, shape) for shape in shapes], tuple(out))
+
+
 OPERATORS: Mapping[str, Callable[[Rng], Network]] = {
-    function.__name__: function for function in (conv2d, pointwise, depthwise, dense, add, lookup)
+    function.__name__: function
+    for function in (
+        conv2d,
+        pointwise,
+        depthwise,
+        dense,
+        add,
+        lookup,
+        average_pool,
+        max_pool,
+        mean,
+        concat,
+    )
 }

@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step
-from edgekit.compiler.schedules.armv7em import convolution, dense, depthwise, elementwise
+from edgekit.compiler.schedules.armv7em import (
+    convolution,
+    dense,
+    depthwise,
+    elementwise,
+    movement,
+    pooling,
+)
 from edgekit.compiler.schedules.kernel import Request, Variant
 
 __all__ = ["NAME", "variants"]
@@ -22,6 +29,10 @@ VARIANTS: Mapping[type[op.Operator], _Variants] = {
     op.Add: elementwise.sum_variants,
     op.Subtract: elementwise.sum_variants,
     op.Lookup: elementwise.lookup_variants,
+    op.AveragePool: pooling.pool_variants,
+    op.MaxPool: pooling.pool_variants,
+    op.Mean: pooling.mean_variants,
+    op.Concat: movement.concat_variants,
 }
 """What computes an operator, best first. Where none applies the next schedule serves."""
 

@@ -30,7 +30,7 @@ from edgekit.compiler.schedules.armv7em.pixel_blocks import (
     scratch_bytes,
 )
 from edgekit.compiler.schedules.armv7em.requantize import channel_parameters, needs_clamp
-from edgekit.compiler.schedules.kernel import Kernel, Request, Variant
+from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Variant
 
 __all__ = ["variants"]
 
@@ -174,9 +174,43 @@ def _variant(
         frame = Frame([source], {"stream": stream}, output)
         with frame:
             _emit(frame, operator, shape, tiling, one_sided=one_sided)
-        return frame.kernel(name)
+        return frame.kernel(name, overlaps=[Overlap(0, _overlap_distance(shape, tiling))])
 
     return Variant(name, build)
+
+
+def _overlap_distance(shape: _Shape, tiling: _Tiling) -> int:
+    """How far below the input the output may begin (see `Overlap`).
+
+    A block, or a group with its window, has read its inputs when it writes; what matters is the first byte
+    that a later one still reads.
+    """
+    down, along = shape.window.stride
+    row_bytes, image_pixels = shape.width * shape.depth, shape.rows * shape.columns
+    reads: list[int] = []
+    writes: list[int] = []
+    for image in range(shape.batch):
+        start = image * shape.height * row_bytes
+        if shape.padded:
+            for group in range(-(-shape.rows // tiling.rows)):
+                first = min(group * tiling.rows, shape.rows - tiling.rows)
+                reads.append(start + max(0, first * down - shape.window.padding[0]) * row_bytes)
+                writes.append((image * image_pixels + (first + tiling.rows) * shape.columns) * shape.channels)
+            continue
+        for block in range(tiling.blocks(shape)):
+            first = min(block * tiling.pixels, image_pixels - tiling.pixels)
+            # The leftmost input of any of the block's pixels: of its first, or of a row's first behind it.
+            row, column = divmod(first, shape.columns)
+            reads.append(start + row * down * row_bytes + column * along * shape.depth)
+            writes.append((image * image_pixels + first + tiling.pixels) * shape.channels)
+    reads.append(shape.batch * shape.height * row_bytes)
+    # From the last to the first: what is still to be read begins at the least of the later reads.
+    still = reads[-1]
+    distance = -still
+    for position in range(len(writes) - 1, -1, -1):
+        still = min(still, reads[position + 1])
+        distance = max(distance, writes[position] - still)
+    return distance
 
 
 def _emit(frame: Frame, operator: op.Conv2D, shape: _Shape, tiling: _Tiling, *, one_sided: bool) -> None:

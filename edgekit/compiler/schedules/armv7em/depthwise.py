@@ -1,8 +1,8 @@
 """3x3 depthwise convolutions, stride 1 and 2, any padding.
 
 For four channels at a time, input rows are taken apart into planes of vertical pairs, a band of output rows
-after another. Channels outermost, the last pair of a band is the first of the next; bands outermost, it is taken
-apart again, and the output may lie over the input.
+after another. Channels outermost, the last pair of a band is the first of the next; bands outermost, it is
+taken apart again, and the output may lie over the input.
 """
 
 from __future__ import annotations
