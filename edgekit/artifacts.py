@@ -188,7 +188,7 @@ class CompiledOperator:
     name: str
     """Name of the output tensor in the source file (untrusted text)."""
     op: str
-    """Integer operator: conv2d, depthwise_conv2d, dense, add, …; those that compute in float are `float.…`."""
+    """Integer operator: conv2d, depthwise_conv2d, dense, add, …; what computes in float is `float.…`."""
     schedule: str
     """`<isa>.<kernel>`, e.g. portable.conv2d."""
     macs: int
@@ -226,7 +226,7 @@ class CompiledModel:
     exact: bool = True
     """True when the program is all integers, so that every target must answer with the same bytes."""
     requantised: bool = False
-    """Whether results of float operators are quantised inside it, so that their last bits can become steps."""
+    """Whether results of float operators are quantised inside it: their last bits can become steps."""
 
 
 @dataclass(frozen=True, slots=True)

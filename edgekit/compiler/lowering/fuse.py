@@ -105,8 +105,8 @@ def _function(program: Program, step: Step) -> Any:
         return step.operator.function
     inputs = [program.tensors[index] for index in step.inputs]
     definition = define(step.operator, inputs, program.tensors[step.output])
-    function = te.create_prim_func([*definition.inputs, definition.output], index_dtype_override="int64")
-    return function  # Relax counts in int64, and buffers must agree where functions are joined
+    # Relax counts in int64, and buffers must agree where functions are joined.
+    return te.create_prim_func([*definition.inputs, definition.output], index_dtype_override="int64")
 
 
 def _escaping(program: Program, chosen: Sequence[int]) -> list[int]:
