@@ -73,7 +73,7 @@ def test_operator_equals_litert(operator: str) -> None:
 
 
 @settings(
-    max_examples=campaign_count(60, 4),
+    max_examples=campaign_count(60, 3),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
@@ -93,7 +93,7 @@ def test_movements_equal_litert_and_numpy(cases: tuple[Case, ...], computing: Ca
 
 
 @settings(
-    max_examples=campaign_count(60, 3),
+    max_examples=campaign_count(60, 2),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
@@ -106,7 +106,7 @@ def test_int16_layers_equal_litert(cases: list[tuple[Case, ...]]) -> None:
 
 
 @settings(
-    max_examples=campaign_count(60, 4),
+    max_examples=campaign_count(60, 2),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),

@@ -35,7 +35,7 @@ class QdqBuilder:
         self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
         return self.quantized(name, quantized)
 
-    def output(self, name: str, shape: Sequence[int]) -> None:
+    def output(self, name: str, shape: Sequence[int | None]) -> None:
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
 
     def constant(self, values: NDArray[Any]) -> str:
@@ -64,6 +64,13 @@ class QdqBuilder:
             helper.make_node(operator, list(inputs), [name], name=f"{operator}_{name}", **attributes)
         )
         return name
+
+    def several(
+        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
+    ) -> None:
+        """A node of several outputs, named by the caller."""
+        name = f"n{len(self._nodes)}"
+        self._nodes.append(helper.make_node(operator, list(inputs), list(outputs), name=name, **attributes))
 
     def build(self) -> bytes:
         graph = helper.make_graph(self._nodes, "test", self._inputs, self._outputs, self._constants)
