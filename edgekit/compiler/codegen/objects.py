@@ -23,15 +23,9 @@ from tvm.ir import PointerType, PrimType
 from edgekit.artifacts import ITEM_SIZE
 from edgekit.compiler.codegen.host_cpu import host_cpu
 from edgekit.compiler.codegen.routines import embed_routines
-from edgekit.compiler.schedules.kernel import Routine
+from edgekit.compiler.schedules.kernel import STACK_BUFFER_BYTES, Routine
 
 __all__ = ["Lowered", "compile_object", "lower_function", "same_function", "tvm_target"]
-
-STACK_BUFFER_BYTES = 256
-"""Buffers of up to this size live on the stack, and those of scope "local", which are meant for registers.
-
-Larger ones come from the arena's plan.
-"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +113,7 @@ def _raw_pointers(function: Any) -> Lowered:
 
     def place(allocation: Any) -> Any:
         size = _size_bytes(allocation.buffer)
-        if size <= STACK_BUFFER_BYTES or str(allocation.buffer.ty.storage_scope) == "local":
+        if size < STACK_BUFFER_BYTES or str(allocation.buffer.ty.storage_scope) == "local":
             # Otherwise the builtin lowering would ask TVM's runtime for memory.
             return tirx.AllocBuffer(
                 allocation.buffer, annotations={"disable_lower_builtin": tirx.const(1, "int32")}

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts import Preference
 
-__all__ = ["Kernel", "Overlap", "Request", "Routine", "Variant"]
+__all__ = ["STACK_BUFFER_BYTES", "Kernel", "Overlap", "Request", "Routine", "Variant"]
+
+
+STACK_BUFFER_BYTES = 256
+"""Buffers of less than this live on the stack, and those of scope "local", which are meant for registers.
+
+Larger ones come from the arena's plan.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,14 +83,19 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
             frame = Frame([source], {"stream": stream}, output)
             with frame:
                 _emit(frame, operator, shape, order, band, one_sided=parameters.one_sided)
-            overlaps = [Overlap(0, _overlap_distance(shape, band))] if order == "rows" else []
-            return frame.kernel(name, overlaps=overlaps)
+            if order == "rows":
+                return frame.kernel(name, overlaps=[Overlap(0, _overlap_distance(shape, band))])
+            in_place = [Overlap(0, 0, exact=True)] if _is_in_place(shape, band) else []
+            return frame.kernel(name, overlaps=in_place)
 
         return Variant(name, build)
 
-    by_channels = variant("channels", _channels_band(shape, source.size_bytes, request))
+    band = _channels_band(shape, source.size_bytes, request)
+    by_channels = variant("channels", band)
     by_rows = variant("rows", _rows_band(shape, source.size_bytes, output.size_bytes))
-    return (by_rows, by_channels) if request.prefer == "ram" else (by_channels, by_rows)
+    if request.prefer == "ram" and not _is_in_place(shape, band):
+        return (by_rows, by_channels)
+    return (by_channels, by_rows)
 
 
 def _shape(operator: op.DepthwiseConv2D, source: Tensor, output: Tensor) -> _Shape | None:
@@ -152,6 +157,21 @@ def _overlap_distance(shape: _Shape, band: int) -> int:
             read = image * shape.height + max(0, first * planes.stride - shape.top)
             distance = max(distance, written * output_row_bytes - read * row_bytes)
     return distance
+
+
+def _is_in_place(shape: _Shape, band: int) -> bool:
+    """Whether the output may begin where the input does when four channels are finished before the next four.
+
+    They never touch the bytes of others; so it is enough that the rows of a band end before those which the
+    next one splits.
+    """
+    planes = shape.planes
+    if shape.batch > 1 and shape.rows * planes.outputs > shape.height * shape.width:
+        return False
+    return all(
+        done * shape.rows_per_pass * planes.outputs <= max(0, 2 * (done + 1) - shape.top) * shape.width
+        for done in range(band, shape.passes, band)
+    )
 
 
 def _emit(

@@ -16,7 +16,7 @@ from tvm.script.ir_builder import IRBuilder, tirx as ir
 
 from edgekit.compiler.program import Tensor
 from edgekit.compiler.schedules.armv7em.instructions import Assembler
-from edgekit.compiler.schedules.kernel import Kernel, Overlap
+from edgekit.compiler.schedules.kernel import STACK_BUFFER_BYTES, Kernel, Overlap
 
 __all__ = ["Frame", "offset", "repeat", "word_of_bytes"]
 
@@ -84,7 +84,7 @@ class Frame:
     def scratch(self, size_bytes: int) -> Any:
         """A pointer to so much workspace, on a boundary of 16 bytes, of which nothing is known."""
         # Never so small that it would be put on the stack.
-        return ir.alloc_buffer((max(-(-size_bytes // 4), 65),), "int32").data
+        return ir.alloc_buffer((max(-(-size_bytes // 4), STACK_BUFFER_BYTES // 4),), "int32").data
 
     def call(self, routine: Assembler, *arguments: Any) -> None:
         self._routines[routine.name] = routine
