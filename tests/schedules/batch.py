@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.artifacts import TensorSpec
+from edgekit.artifacts import Preference, TensorSpec
 from edgekit.compiler import operators as op
 from edgekit.compiler.compile import compile_program
 from edgekit.compiler.program import Program, Step, Tensor
@@ -89,11 +89,16 @@ def answers_on_host(networks: Sequence[Network], directory: Path) -> list[Int8]:
 
 
 def answers_on_board(
-    networks: Sequence[Network], target: Target, directory: Path, choices: Mapping[int, str] | None = None
+    networks: Sequence[Network],
+    target: Target,
+    directory: Path,
+    *,
+    choices: Mapping[int, str] | None = None,
+    prefer: Preference = "speed",
 ) -> list[Int8]:
     """What the board says, with the variants chosen (by the program's tensor) or the default ones."""
     program = program_of(networks)
-    compiled = compile_program(program, target, name="batch", choices=choices or {})
+    compiled = compile_program(program, target, name="batch", choices=choices or {}, prefer=prefer)
     image = build_image(compiled, target, directory, provenance={})
     with open_board(target, image.path, None) as board:
         board.write_input(0, bytes(4))
@@ -120,7 +125,7 @@ def compare_on_board(cases: Sequence[Network], target: Target, directory: Path) 
     repeated = [cases[number] for number, _ in named]
     outputs = [tensor for _, tensor in program_of(repeated).outputs][1:]
     choices = {tensor: name for tensor, (_, name) in zip(outputs, named, strict=True)}
-    answers = answers_on_board(repeated, target, directory / "board", choices)
+    answers = answers_on_board(repeated, target, directory / "board", choices=choices)
     counts: dict[str, int] = {}
     for (number, name), answer in zip(named, answers, strict=True):
         counts[name] = counts.get(name, 0) + 1
