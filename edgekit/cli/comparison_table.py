@@ -26,7 +26,7 @@ REFERENCES = {
 def comparison_table(comparison: Comparison, width: int) -> RenderableType:
     """The ratios of every layer, then the layers that lose most with what would help them."""
     parts: list[RenderableType] = [
-        Text(f"float against int8, {comparison.rows} rows", style="bold"),
+        Text(f"float against integers, {comparison.rows} rows", style="bold"),
         Text(f"reference: {REFERENCES[comparison.reference]}; SQNR in dB, more is better"),
         _layers(comparison, width),
     ]

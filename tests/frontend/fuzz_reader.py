@@ -8,12 +8,18 @@ ten seconds for one file and memory beyond the limit.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import atheris
+import onnx
+from google.protobuf.message import DecodeError
 
 with atheris.instrument_imports(include=["edgekit.frontend"]):
     from edgekit.errors import EdgekitError
@@ -56,6 +62,67 @@ def read_onnx(content: bytes) -> None:
         convert_onnx(checked, places_in_source(checked.nodes, checked.model.graph))
 
 
+def mutate_onnx(content: bytes, limit: int, seed: int) -> bytes:
+    """Half of the time a field of a whole message changes, so that what comes out is still a protobuf."""
+    random = Random(seed)
+    if random.random() < 0.5:
+        return bytes(atheris.Mutate(content, limit))
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError:
+        return bytes(atheris.Mutate(content, limit))
+    for _ in range(random.randint(1, 3)):
+        with contextlib.suppress(ValueError):  # the field takes no such value
+            _change(random.choice(list(_messages(model))), random)
+    changed = bytes(model.SerializeToString())
+    return changed if len(changed) <= limit else content
+
+
+def _messages(message: Any) -> Iterator[Any]:
+    yield message
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for each in value if isinstance(value, Iterable) else (value,):
+                yield from _messages(each)
+
+
+_NUMBERS = (0, 1, 2, 3, 7, 8, -1, -2, 127, 255, 256, 2**31 - 1, -(2**31), 2**40, 2**62)
+
+
+def _change(message: Any, random: Random) -> None:
+    """One field gone, another number, another text, or an item of a list twice, gone or elsewhere."""
+    fields = [field for field, _ in message.ListFields()]
+    if not fields:
+        return
+    field = random.choice(fields)
+    value = getattr(message, field.name)
+    if hasattr(value, "append") or hasattr(value, "add"):
+        items = list(value)
+        position = random.randrange(len(items))
+        action = random.randrange(4)
+        if action == 0:
+            items.pop(position)
+        elif action == 1:
+            items.insert(random.randrange(len(items) + 1), items[position])
+        elif action == 2:
+            items.insert(random.randrange(len(items)), items.pop(position))
+        elif isinstance(items[position], int):
+            items[position] = random.choice(_NUMBERS)
+        del value[:]
+        value.extend(items)
+    elif field.type == field.TYPE_MESSAGE or random.random() < 0.2:
+        message.ClearField(field.name)
+    elif isinstance(value, bytes):
+        setattr(message, field.name, bytes(atheris.Mutate(value, len(value) + 16)))
+    elif isinstance(value, str):
+        setattr(message, field.name, random.choice(["", "x", "y", value + value, "a/../b", "Relu", "Conv"]))
+    elif isinstance(value, float):
+        setattr(message, field.name, random.choice([0.0, -1.0, 1e38, 1e-38, math.nan, math.inf]))
+    else:
+        setattr(message, field.name, random.choice(_NUMBERS))
+
+
 READERS: dict[str, Callable[[bytes], None]] = {"tflite": read_tflite, "onnx": read_onnx}
 
 
@@ -91,7 +158,7 @@ def main() -> None:
         f"-artifact_prefix={folder}/",
         str(corpus),
     ]
-    atheris.Setup(arguments, one)
+    atheris.Setup(arguments, one, custom_mutator=mutate_onnx if kind == "onnx" else None)
     atheris.Fuzz()
 
 

@@ -45,6 +45,6 @@ def test_readers_refuse_whatever_they_are_given(kind: str, tmp_path: Path) -> No
     assert not findings
     count = re.search(r"stat::number_of_executed_units: (\d+)", done.stderr)
     assert count is not None, done.stderr[-2000:]
-    assert int(count[1]) > 100 * SECONDS
+    assert int(count[1]) > 5 * SECONDS
     covered = [int(each) for each in re.findall(r"cov: (\d+)", done.stderr)]
     assert max(covered) > 200, "the readers are not instrumented"
