@@ -36,6 +36,9 @@ This page is written by a command, which runs all of them:
 The suite feeds everything as an input, also the sizes of a reshape or the axes of a reduction. On a board all
 shapes are fixed, and files have these as constants; so they are constants here, too, by the test's values.
 
+Integers that a quantised operator (QLinearConv, QLinearMatMul, QuantizeLinear) stores may differ by one step:
+edgekit rounds as TFLite does.
+
 A name with "(expanded)" is the same operator written out in other ones, as ONNX itself defines it.
 """
 
