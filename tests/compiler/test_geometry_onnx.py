@@ -95,6 +95,8 @@ def moved(operator: str) -> Maker:
             return model.node("Pad", [x, integers(0, 0, 1, 2, 0, 0, 2, 1)], mode="reflect"), q_x
         if operator == "DepthToSpace":
             return model.node("SpaceToDepth", [x], blocksize=2), q_x
+        if operator == "ReduceMax":
+            return model.node("ReduceMax", [x], axes=[2, 3], keepdims=0), q_x
         assert operator in ("nearest", "linear")
         sizes = integers(*shape[:2], shape[2] * 2, shape[3] * 2)
         empty = model.constant(np.array([], np.float32))
@@ -119,6 +121,7 @@ MAKERS: Mapping[str, Maker] = {
             "Tile",
             "Pad",
             "DepthToSpace",
+            "ReduceMax",
             "nearest",
             "linear",
         )
@@ -126,7 +129,7 @@ MAKERS: Mapping[str, Maker] = {
 }
 
 
-RANKS = {"conv1d": 3, "transposed1d": 3}
+RANKS = {"conv1d": 3, "transposed1d": 3, "ReduceMax": 2}
 """Of the outputs that are not of four dimensions."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from edgekit.artifacts import Quantization
 from edgekit.compiler import operators as op
 from edgekit.compiler.lowering.builder import Order, identity_order
@@ -28,7 +30,7 @@ from edgekit.compiler.lowering.rules.spatial import (
     paddings_of,
     pair_of,
 )
-from edgekit.compiler.lowering.values import NoIntegerForm, Pending, Real, Stored, Value
+from edgekit.compiler.lowering.values import Constant, NoIntegerForm, Pending, Real, Stored, Tabulated, Value
 
 __all__ = ["adaptive_avg_pool", "arg_extreme", "averaging", "avg_pool", "extreme", "max_pool"]
 
@@ -174,6 +176,9 @@ def extreme(*, largest: bool) -> Rule:
     """The largest or smallest value over axes."""
 
     def rule(site: Site, args: Sequence[Value]) -> Value:
+        if isinstance(args[0], Tabulated) and (args[0].results == args[0].results[0]).all():
+            # "Is it infinite", asked of integers: one answer, which broadcasts.
+            return Constant(np.full((1,) * len(site.shape), args[0].results[0]))
         data = (
             args[0] if isinstance(args[0], Stored) else real_operand(args[0], "its input", dtypes=ACTIVATIONS)
         )
