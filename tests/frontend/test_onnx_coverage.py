@@ -8,8 +8,8 @@ from benchmarks.coverage import Result, run_cases
 from benchmarks.coverage_cases import NETWORK_OPERATORS, node_cases
 from tests.campaign import campaign_count
 
-STRIDE = campaign_count(1, 45)
-"""Of a working day's run every 45th test, whichever those are in the installed release."""
+STRIDE = campaign_count(1, 120)
+"""Of a working day's run every 120th test, whichever those are in the installed release."""
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def results() -> list[Result]:
 
 
 def test_no_answer_is_wrong(results: list[Result]) -> None:
-    assert len(results) > 30
+    assert len(results) > 10
     assert [result for result in results if result.outcome == "wrong"] == []
     assert all(len(result.reason) > 10 for result in results if result.outcome == "unsupported")
 
