@@ -21,7 +21,7 @@ from edgekit.compiler.codegen.phases import MINIMUM_MACS, split_phases
 from edgekit.compiler.codegen.weights import Weights
 from edgekit.compiler.exactness import is_exact, requantises
 from edgekit.compiler.lowering import lower_model
-from edgekit.compiler.memory import Plan, check_plan, order_steps, plan_memory
+from edgekit.compiler.memory import Plan, check_plan, order_steps, plan_memory, share_memory
 from edgekit.compiler.program import Program, Step
 from edgekit.compiler.schedules import Kernel, Request, nominal_overlaps, schedule_step
 from edgekit.errors import ModelError
@@ -131,6 +131,7 @@ def assemble(
     """
     if not program.steps:
         raise ModelError(f"{name} computes nothing: its outputs are its inputs")
+    program = share_memory(program)
     program = order_steps(program, [nominal_overlaps(program, step) for step in program.steps])
     split = [
         threads and step.operator.macs(_output_shape(program, step)) >= MINIMUM_MACS for step in program.steps

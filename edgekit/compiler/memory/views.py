@@ -1,0 +1,126 @@
+"""Movement that moves nothing: slices that are views, and concatenations that are written piece by piece.
+
+A slice along the outermost axis is a part of its input's memory. The inputs of a concatenation along the
+outermost axis lie one behind another in its output, so that whoever computes them can write them there.
+Which memory is shared depends on the program alone, as the order of the steps does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from edgekit.artifacts import ITEM_SIZE
+from edgekit.compiler import operators as op
+from edgekit.compiler.memory.place import ALIGNMENT
+from edgekit.compiler.program import Program, Step, Tensor
+
+__all__ = ["share_memory"]
+
+
+def share_memory(program: Program) -> Program:
+    """The program without the slices and concatenations that sharing memory makes needless.
+
+    Views start at multiples of the alignment, as kernels may count on; others stay copies.
+    """
+    tensors = list(program.tensors)
+    steps: list[Step] = []
+    for step in program.steps:
+        if isinstance(step.operator, op.Slice) and _is_view(step, step.operator, tensors):
+            continue
+        if isinstance(step.operator, op.Concat):
+            steps += _joined(step, step.operator, tensors)
+        else:
+            steps.append(step)
+    if not steps:
+        return program
+    return replace(program, tensors=tuple(tensors), steps=tuple(steps))
+
+
+def _is_outermost(axis: int, shape: tuple[int, ...]) -> bool:
+    return all(size == 1 for size in shape[:axis])
+
+
+def _is_view(step: Step, operator: op.Slice, tensors: list[Tensor]) -> bool:
+    """Makes the output a part of the input's memory, if it is one."""
+    source, output = tensors[step.inputs[0]], tensors[step.output]
+    cut = [axis for axis, size in enumerate(source.shape) if output.shape[axis] != size]
+    if source.data is not None or len(cut) > 1 or any(stride != 1 for stride in operator.strides):
+        return False
+    axis = cut[0] if cut else 0
+    if not _is_outermost(axis, source.shape):
+        return False
+    inner = math.prod(source.shape[axis + 1 :]) * ITEM_SIZE[source.dtype]
+    offset = source.offset + (operator.begin[axis] if cut else 0) * inner
+    if offset % ALIGNMENT:
+        return False
+    _move(tensors, output.storage, source.storage, offset)
+    return True
+
+
+def _joined(step: Step, operator: op.Concat, tensors: list[Tensor]) -> list[Step]:
+    """The concatenation as copies of those inputs that can't be computed in their place."""
+    output = tensors[step.output]
+    sources = [tensors[index] for index in step.inputs]
+    starts = [0]
+    for source in sources[:-1]:
+        starts.append(starts[-1] + source.size_bytes)
+    if (
+        not _is_outermost(operator.axis, output.shape)
+        or any(start % ALIGNMENT for start in starts)
+        or any(source.dtype != output.dtype for source in sources)
+        or output.dtype != "int8"
+    ):
+        return [step]
+    own = [
+        position
+        for position, source in enumerate(sources)
+        if operator.rescales[position] is None
+        and (operator.clamp.low, operator.clamp.high) == (-128, 127)
+        and _is_whole(source, tensors)
+        and source.storage != output.storage
+        and source.storage not in [each.storage for each in sources[:position] if _is_whole(each, tensors)]
+    ]
+    if not own:
+        return [step]
+    steps: list[Step] = []
+    for position, source in enumerate(sources):
+        if position in own:
+            _move(tensors, source.storage, output.storage, output.offset + starts[position])
+            continue
+        piece = replace(
+            output,
+            id=len(tensors),
+            shape=source.shape,
+            offset=output.offset + starts[position],
+        )
+        tensors.append(piece)
+        rescale = operator.rescales[position]
+        copy = op.Requantize(
+            operator.zero_points[position] if rescale is not None else 0,
+            operator.output_zero_point if rescale is not None else 0,
+            rescale,
+            operator.clamp,
+        )
+        steps.append(replace(step, operator=copy, inputs=(source.id,), output=piece.id))
+    return steps
+
+
+def _is_whole(tensor: Tensor, tensors: list[Tensor]) -> bool:
+    """Whether a tensor is all of its memory, and not a part of some other's."""
+    return (
+        tensor.data is None
+        and tensor.offset == 0
+        and all(
+            each.offset + each.size_bytes <= tensor.size_bytes
+            for each in tensors
+            if each.storage == tensor.storage
+        )
+    )
+
+
+def _move(tensors: list[Tensor], storage: int, to: int, offset: int) -> None:
+    """Make a storage a part of another one, from `offset` on."""
+    for index, tensor in enumerate(tensors):
+        if tensor.storage == storage and tensor.data is None:
+            tensors[index] = replace(tensor, storage=to, offset=tensor.offset + offset)

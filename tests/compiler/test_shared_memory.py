@@ -1,0 +1,109 @@
+"""Concatenations and slices that share memory answer as copies do, and take less of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.artifacts import Quantization, TensorSpec
+from edgekit.compiler import operators as op
+from edgekit.compiler.compile import assemble, compile_program
+from edgekit.compiler.memory import share_memory
+from edgekit.compiler.program import Program, Step, Tensor
+from edgekit.target import load_target
+from tests.reference.host_library import build_host_library, compile_tflite
+from tests.reference.litert import run_reference
+from tests.reference.tflite_builder import Tensor as TfliteTensor, TfliteBuilder
+
+SCALE = Quantization(0.1, 0)
+
+
+def program_of(shapes: list[tuple[int, ...]], steps: list[Step], outputs: list[int]) -> Program:
+    """Tensor 0 is the input."""
+    tensors = tuple(Tensor(i, f"t{i}", shape, "int8", SCALE, i) for i, shape in enumerate(shapes))
+    return Program(
+        tensors,
+        tuple(steps),
+        ((TensorSpec("x", shapes[0], "int8", SCALE), 0),),
+        tuple((TensorSpec(f"y{i}", shapes[i], "int8", SCALE), i) for i in outputs),
+    )
+
+
+def clamped(low: int, source: int, output: int) -> Step:
+    return Step(op.Requantize(0, 0, None, op.Clamp(low, 127)), (source,), output, None)
+
+
+def joined(axis: int, sources: tuple[int, ...], output: int) -> Step:
+    count = len(sources)
+    return Step(op.Concat(axis, (0,) * count, (None,) * count, 0, op.FullRange), sources, output, None)
+
+
+def sliced(begin: tuple[int, ...], source: int, output: int) -> Step:
+    return Step(op.Slice(begin, (1,) * len(begin)), (source,), output, None)
+
+
+def test_a_network_of_branches_answers_as_the_reference_does(tmp_path: Path) -> None:
+    """Concatenations along H: of branches, of one of them again and twice, of concatenations."""
+    rng = np.random.default_rng(8)
+    builder = TfliteBuilder()
+    x = builder.input((1, 8, 4, 8), 0.05, -3)
+
+    def branch() -> TfliteTensor:
+        weights = rng.integers(-127, 128, (8, 3, 3, 8)).astype(np.int8)
+        bias = rng.integers(-500, 500, 8).astype(np.int32)
+        return builder.conv2d(x, weights, bias, [0.004] * 8, 0.05, -3)
+
+    one, two = branch(), branch()
+    first = builder.concatenation([one, two], 1, 0.05, -3)
+    twice = builder.concatenation([first, one, one], 1, 0.05, -3)
+    scaled = builder.relu(twice, 0.07, 9)
+    both = builder.concatenation([scaled, builder.relu(first, 0.07, 9)], 1, 0.07, 9)
+    pooled = builder.max_pool(both, (2, 2), stride=(2, 2))
+    builder.output(pooled, first)
+    content = builder.build()
+    library = compile_tflite(content, tmp_path)
+    assert not any(operator.op == "concat" for operator in library.compiled.operators)
+    for _ in range(3):
+        values = rng.integers(-128, 128, (1, 8, 4, 8)).astype(np.int8)
+        for mine, reference in zip(library.run([values]), run_reference(content, [values]), strict=True):
+            np.testing.assert_array_equal(mine, reference)
+
+
+def test_slices_along_the_outermost_axis_are_views(tmp_path: Path) -> None:
+    shapes = [(1, 6, 16), (1, 2, 16), (1, 4, 16), (1, 2, 16), (1, 4, 16), (1, 6, 16), (1, 6, 3)]
+    steps = [
+        sliced((0, 0, 0), 0, 1),
+        sliced((0, 2, 0), 0, 2),
+        clamped(-5, 1, 3),
+        clamped(-100, 2, 4),
+        joined(1, (4, 3), 5),
+        sliced((0, 0, 1), 5, 6),
+    ]
+    program = program_of(shapes, steps, [5, 6])
+    shared = share_memory(program)
+    assert [step.operator.NAME for step in shared.steps] == ["requantize", "requantize", "slice"]
+    compiled = compile_program(program, load_target("host"), name="views")
+    x = np.random.default_rng(2).integers(-128, 128, shapes[0]).astype(np.int8)
+    y5, y6 = build_host_library(compiled, tmp_path).run([x])
+    expected = np.concatenate([np.maximum(x[:, 2:], -100), np.maximum(x[:, :2], -5)], axis=1)
+    np.testing.assert_array_equal(y5, expected)
+    np.testing.assert_array_equal(y6, expected[:, :, 1:4])
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_branches_are_written_where_they_are_joined(axis: int) -> None:
+    """Along the outermost axis the join takes no memory of its own; along another it is a copy."""
+    half, whole = (1, 16, 16), (1, 32, 16) if axis == 1 else (1, 16, 32)
+    steps = [clamped(0, 0, 1), clamped(1, 0, 2), joined(axis, (1, 2), 3), clamped(2, 3, 4)]
+    program = program_of([half, half, half, whole, whole], steps, [4])
+    plan = assemble(program, ("portable",), threads=False, name="join").plan
+    assert (plan.arena_bytes == 512) is (axis == 1)
+
+
+def test_what_is_not_aligned_stays_a_copy() -> None:
+    shapes = [(1, 6, 5), (1, 2, 5), (1, 4, 5), (1, 6, 5)]
+    steps = [clamped(0, 0, 3), sliced((0, 1, 0), 3, 1), sliced((0, 2, 0), 3, 2)]
+    program = program_of(shapes, steps, [1, 2])
+    assert [step.operator.NAME for step in share_memory(program).steps] == ["requantize", "slice", "slice"]
