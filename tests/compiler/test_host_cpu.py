@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekit.compiler.codegen.host_cpu import cpu_level
 
-V3 = "fpu sse sse2 avx avx2 bmi1 bmi2 f16c fma abm movbe".split()
+V3 = ["fpu", "sse", "sse2", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"]
 V4 = [*V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]
 
 
