@@ -246,19 +246,18 @@ def split_parts(data: DataSet, seed: int) -> Splits:
     if "all" in data.parts:
         whole = data.parts["all"]
         split = stratified_split(whole.y, whole.count, seed)
-        return Splits(
-            *(_take(whole, numbers) for numbers in (split.train, split.val, split.test)), split.sha256
-        )
+        train, val, test = (_take(whole, numbers) for numbers in (split.train, split.val, split.test))
+        return Splits(train, val, test, split.sha256)
     if "train" not in data.parts:
         raise UsageError(
             f"{data.source} has no training rows", hint="add x_train and y_train, or give plain x and y"
         )
-    train, test = data.parts["train"], data.parts.get("test")
+    fitted, reported = data.parts["train"], data.parts.get("test")
     if "val" in data.parts:
-        return Splits(train, data.parts["val"], test, data.sha256)
-    split = stratified_split(train.y, train.count, seed)
-    fitted = np.sort(np.concatenate([split.train, split.test]))
-    return Splits(_take(train, fitted), _take(train, split.val), test, split.sha256)
+        return Splits(fitted, data.parts["val"], reported, data.sha256)
+    split = stratified_split(fitted.y, fitted.count, seed)
+    kept = np.sort(np.concatenate([split.train, split.test]))
+    return Splits(_take(fitted, kept), _take(fitted, split.val), reported, split.sha256)
 
 
 def _take(part: Part, numbers: npt.NDArray[np.int64]) -> Part:

@@ -14,6 +14,7 @@ __all__ = [
     "Notice",
     "Progress",
     "ProgressEvent",
+    "RunningStep",
     "Step",
     "StepAdvanced",
     "StepFinished",
@@ -30,6 +31,7 @@ class Step(Enum):
     DATA = "data"
     COMPRESS = "compress"
     TRAIN = "train"
+    SEARCH = "search"
     ANALYZE = "analyze"
     COMPARE = "compare"
     COMPILE = "compile"

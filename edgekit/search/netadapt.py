@@ -66,18 +66,19 @@ def _proposals(
 ) -> list[tuple[str, Candidate]]:
     """One candidate a group: the most channels that save `wanted`, or reach the budget if that is nearer.
 
-    Savings are differences of predictions, so that an offset of the table against whole programs has no say.
-    Where no group can save so much, each offers all that it can.
+    A saving is a share of the predicted cost, so that it does not matter by which factor predictions are off,
+    or in which unit they are. Where no group can save so much, each offers all that it can.
     """
     now = problem.predict(best.candidate).cost
     if limits.cost is not None:
         wanted = min(wanted, max(measured.cost - limits.cost, 0.0) or wanted)
+    target = now * (1.0 - wanted / measured.cost)
     enough, short = [], []
     for group in problem.groups:
         counts = range(best.candidate.count(group.name) - group.unit, 0, -group.unit)
         if not counts:
             continue
-        saved = _first_that_saves(problem, best, group, counts, now - wanted)
+        saved = _first_that_saves(problem, best, group, counts, target)
         if saved is not None:
             enough.append((group.name, saved))
         else:

@@ -107,6 +107,10 @@ class SearchStore:
             (candidate, found.cost, found.flash_bytes, found.ram_bytes),
         )
 
+    def measurements(self) -> int:
+        """Whole candidates that were measured."""
+        return int(self._database.execute("SELECT COUNT(*) FROM measured").fetchone()[0])
+
     def flashes(self) -> int:
         return int(self._database.execute("SELECT COUNT(*) FROM flashes").fetchone()[0])
 

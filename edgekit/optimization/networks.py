@@ -1,0 +1,195 @@
+"""Pruned networks of one search: made from their parents, fine-tuned for a short while, kept on disk.
+
+A trial's network is the start with channels removed along its line of ancestors, and weights in a safetensors
+file. Both are written before the search's file says that the trial is done.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from edgekit.compress.channels import (
+    ChannelGroup,
+    Importance,
+    channel_groups,
+    channel_importance,
+    least_important,
+    remove_channels,
+)
+from edgekit.compress.modules import evaluation_mode
+from edgekit.compress.training import (
+    Augment,
+    Labelled,
+    Training,
+    TrainingRun,
+    accumulate_gradients,
+    accuracy,
+    train,
+)
+from edgekit.fsutil import atomic_write
+from edgekit.search.problem import Candidate, Group, Trained
+
+if TYPE_CHECKING:
+    from edgekit.compress.apply import Rows
+    from edgekit.search.store import SearchStore
+
+__all__ = ["Networks"]
+
+GRADIENT_ROWS = 2048
+"""Rows whose gradients rank the channels; the ranking of more is the same."""
+
+
+class Networks:
+    """Makes and keeps the networks of candidates."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        example: Sequence[torch.Tensor],
+        rows: Rows,
+        store: SearchStore,
+        folder: Path,
+        *,
+        training: Training,
+        importance: Importance,
+        multiple_of: int,
+        augment: Augment | None,
+    ) -> None:
+        self.start = copy.deepcopy(module).eval()
+        self.example = tuple(example)
+        self.teacher = self.start
+        self._rows, self._store, self._folder = rows, store, folder
+        self._training, self._importance, self._augment = training, importance, augment
+        self._channel_groups = channel_groups(self.start, self.example)
+        self.groups = tuple(
+            Group(group.name, group.channels, _unit(group, multiple_of)) for group in self._channel_groups
+        )
+        self._recent: dict[str, nn.Module] = {}
+        self._removals: dict[str, tuple[str | None, str, tuple[int, ...]]] = {}
+        self._ranked: tuple[str, dict[str, tuple[float, ...]]] | None = None
+
+    def module(self, key: str | None) -> nn.Module:
+        """The network of a trial that was trained, in evaluation mode; the caller doesn't change it."""
+        if key is None:
+            return self.start
+        if key not in self._recent:
+            parent, group, gone = self._removal(key)
+            built = copy.deepcopy(self.module(parent))
+            if gone:
+                remove_channels(built, group, gone, self.example)
+            weights = safetensors.torch.load((self._folder / f"{key}.safetensors").read_bytes())
+            built.load_state_dict(weights)
+            self._remember(key, built.eval())
+        return self._recent[key]
+
+    def train(self, candidate: Candidate) -> Trained:
+        """Prune the parent to the candidate and fine-tune it, unless that was done before."""
+        known = self._store.trained(candidate.key)
+        if known is not None:
+            return known
+        began = time.monotonic()
+        module, parent, group, gone = self._pruned(candidate)
+        if gone:
+            teacher = None if self._training.loss == "labels" else self.teacher
+            train(
+                module,
+                self._training,
+                self._rows.train,
+                None,
+                teacher=teacher,
+                run=TrainingRun(augment=self._augment),
+            )
+        found = Trained(self.score(module))
+        self._write(candidate.key, module, parent, group, gone)
+        self._store.add_trained(candidate.key, found, time.monotonic() - began)
+        return found
+
+    def score(self, module: nn.Module) -> float:
+        """Accuracy on the validation rows; without labels the share of rows that are answered as the start
+        answers them.
+        """
+        validation = self._rows.validation
+        with evaluation_mode(module):
+            if validation.y is not None:
+                return accuracy(module, validation)
+            with torch.no_grad(), evaluation_mode(self.start):
+                answers = [
+                    self.start(torch.from_numpy(validation.x[i : i + 512])).argmax(-1)
+                    for i in range(0, len(validation), 512)
+                ]
+            return accuracy(module, Labelled(validation.x, torch.cat(answers).numpy()))
+
+    def untrained(self, channels: Mapping[str, int]) -> nn.Module:
+        """The start pruned by L2 magnitude to these channels: a network to lower and measure, not to use."""
+        module = copy.deepcopy(self.start)
+        for group in self._channel_groups:
+            keep = channels[group.name]
+            if keep < group.channels:
+                values = channel_importance(self.start, group, "l2", self.example)
+                remove_channels(module, group.name, least_important(values, group, keep), self.example)
+        return module.eval()
+
+    def _pruned(self, candidate: Candidate) -> tuple[nn.Module, str | None, str, tuple[int, ...]]:
+        """A copy of the parent with the channels of the one changed group removed."""
+        if candidate.parent is None:
+            return copy.deepcopy(self.start), None, "", ()
+        parent = self.module(candidate.parent)
+        now = {group.name: group for group in channel_groups(parent, self.example)}
+        changed = [
+            (now[name], count)
+            for name, count in candidate.channels
+            if name in now and count != now[name].channels
+        ]
+        (group, keep), *others = changed
+        assert not others, "a proposal changes one group"
+        gone = least_important(self._importances(candidate.parent, parent, group), group, keep)
+        module = copy.deepcopy(parent)
+        remove_channels(module, group.name, gone, self.example)
+        return module, candidate.parent, group.name, gone
+
+    def _importances(self, key: str, parent: nn.Module, group: ChannelGroup):  # type: ignore[no-untyped-def]
+        """Importances of a group's channels in the parent; gradients are taken once for all of its groups."""
+        if self._importance == "taylor" and (self._ranked is None or self._ranked[0] != key):
+            rows = self._rows.train
+            part = Labelled(rows.x[:GRADIENT_ROWS], None if rows.y is None else rows.y[:GRADIENT_ROWS])
+            accumulate_gradients(parent, part, teacher=self.teacher)
+            self._ranked = (key, {})
+        return channel_importance(parent, group, self._importance, self.example)
+
+    def _write(
+        self, key: str, module: nn.Module, parent: str | None, group: str, gone: tuple[int, ...]
+    ) -> None:
+        removal = {"parent": parent, "group": group, "channels": list(gone)}
+        state = {name: value.contiguous() for name, value in module.state_dict().items()}
+        atomic_write(self._folder / f"{key}.safetensors", safetensors.torch.save(state))
+        atomic_write(self._folder / f"{key}.json", (json.dumps(removal) + "\n").encode())
+        self._removals[key] = (parent, group, gone)
+        self._remember(key, module.eval())
+
+    def _removal(self, key: str) -> tuple[str | None, str, tuple[int, ...]]:
+        if key not in self._removals:
+            values = json.loads((self._folder / f"{key}.json").read_text())
+            self._removals[key] = (values["parent"], values["group"], tuple(values["channels"]))
+        return self._removals[key]
+
+    def _remember(self, key: str, module: nn.Module) -> None:
+        self._recent[key] = module
+        while len(self._recent) > 32:
+            self._recent.pop(next(iter(self._recent)))
+
+
+def _unit(group: ChannelGroup, multiple_of: int) -> int:
+    """Channels that go at once: what the group's slices ask for, and the wanted multiple where it fits."""
+    import math
+
+    unit = math.lcm(group.slices, multiple_of)
+    return unit if unit < group.channels else group.slices
