@@ -57,8 +57,8 @@ def compile_program(
     """Compile a lowered program for a target.
 
     Args:
-        choices: names of variants (`schedules.variants`) by the id of the output tensor, where it is not to be
-            the default.
+        choices: names of variants (`schedules.variants`) by the id of the output tensor, where it is not
+            to be the default.
     """
     threads = target.platform == "linux"
     assembly = assemble(program, target.schedules, threads=threads, name=name, prefer=prefer, choices=choices)
