@@ -79,7 +79,7 @@ CASES = [
     case("Split", "p", np.array([3, 7], np.int64), axis=1, dtypes=["float32", "float32"]),
     case("Gather", "xi", axis=1), case("Gather", "p", np.array([-1, 0], np.int64), axis=1),
     case("Greater", "x", np.float32(0.2), dtypes=["bool"]),
-    case("Transpose", "x", perm=[0, 2, 3, 1]),
+    case("Transpose", "x", perm=[0, 2, 3, 1]), case("Tile", "x", np.array([7, 6, 4, 2], np.int64)),
 ]  # fmt: skip
 
 

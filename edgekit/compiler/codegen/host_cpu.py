@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 __all__ = ["cpu_level", "host_cpu"]
 
-# The psABI's levels by the flags of Linux that tell them (x86-64 psABI, section 3.1.1), best first.
-_V3 = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"})
-_LEVELS: Mapping[str, frozenset[str]] = {
-    "x86-64-v4": _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
-    "x86-64-v3": _V3,
-}
+# The flags of Linux that tell the psABI's level (x86-64 psABI, section 3.1.1). Level 4 is left out: LLVM 22
+# vectorises integer remainders wrongly for it (x[i % 4] of a tile read x[i]).
+_LEVEL = "x86-64-v3"
+_FLAGS = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"})
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -31,5 +29,4 @@ def host_cpu() -> str | None:
 
 def cpu_level(flags: Iterable[str]) -> str | None:
     """The best level whose flags are all among `flags`, as Linux lists them."""
-    present = frozenset(flags)
-    return next((name for name, needed in _LEVELS.items() if needed <= present), None)
+    return _LEVEL if frozenset(flags) >= _FLAGS else None
