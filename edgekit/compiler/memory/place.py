@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 
 from edgekit.compiler.memory.lifetimes import Storage
 
@@ -21,7 +22,8 @@ ALIGNMENT = 16
 """Bytes that every storage starts at a multiple of."""
 
 IMPROVEMENTS = 300
-"""Orders that are tried by moving what stands highest to the front."""
+IMPROVEMENT_STEPS = 60_000
+"""Orders that are tried from each of the first ones, and how many storages they may place in all."""
 
 SEARCHED_STORAGES = 40
 SEARCH_STEPS = 20_000
@@ -99,22 +101,27 @@ def _improved(
     order: Sequence[int],
     lower_bound: int,
 ) -> Placement:
-    """The best of the orders that follow from `order` by moving what stands highest to the front."""
-    order = list(order)
-    best = _placed(storages, near, order)
-    current, seen = best, {tuple(order)}
-    for _ in range(IMPROVEMENTS):
+    """The best of the orders that follow from `order` by moving what stands highest to the front.
+
+    Where that leads back to an order that was tried, one storage of the best order is moved at random.
+    """
+    choice = Random(0)
+    order = best_order = list(order)
+    current = best = _placed(storages, near, order)
+    seen = {tuple(order)}
+    for _ in range(min(IMPROVEMENTS, IMPROVEMENT_STEPS // max(1, len(order)))):
         if best.size <= lower_bound:
             break
         top = next(index for index in order if current.offsets[index] + storages[index].size == current.size)
-        order.remove(top)
-        order.insert(0, top)
+        order = [top, *(index for index in order if index != top)]
         if tuple(order) in seen:
-            break
+            order = list(best_order)
+            moved = order.pop(choice.randrange(len(order)))
+            order.insert(choice.randrange(len(order) + 1), moved)
         seen.add(tuple(order))
         current = _placed(storages, near, order)
         if current.size < best.size:
-            best = current
+            best, best_order = current, order
     return best
 
 
