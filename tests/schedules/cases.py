@@ -120,6 +120,7 @@ def _convolution(
         multipliers=multipliers,
         shifts=shifts,
         clamp=clamp(rng, zero),
+        rounding="single" if rng.integers(2) else "double",
     )
     return Case(operator, [activations(rng, (batch, height, width, depth))], (batch, rows, columns, channels))
 
@@ -170,6 +171,7 @@ def depthwise(rng: Rng) -> Network:
         multipliers=multipliers,
         shifts=shifts,
         clamp=clamp(rng, zero),
+        rounding="single" if rng.integers(2) else "double",
     )
     return Case(
         operator, [activations(rng, (batch, height, width, channels))], (batch, rows, columns, channels)

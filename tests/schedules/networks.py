@@ -74,6 +74,7 @@ class _Builder:
             zero,
             *scales(self.rng, values),
             clamp,
+            "single" if self.rng.integers(2) else "double",
         )
         return self.append(operator, (value,), (1, rows, columns, channels), zero)
 
@@ -90,6 +91,7 @@ class _Builder:
             zero,
             *scales(self.rng, values),
             clamp,
+            "single" if self.rng.integers(2) else "double",
         )
         return self.append(operator, (value,), (1, rows, columns, channels), zero)
 

@@ -19,6 +19,7 @@ from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, f
 from edgekit.compiler.schedules.armv7em.pixel_blocks import PIXELS, pixel_block
 from edgekit.compiler.schedules.armv7em.plane_rows import convolve_rows
 from edgekit.compiler.schedules.armv7em.planes import Planes, split_rows
+from edgekit.compiler.schedules.armv7em.requantize import FORM_SUFFIX
 from edgekit.compiler.schedules.armv7em.windows import reduce_window
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -30,7 +31,7 @@ def routines() -> list[Assembler]:
     found += [dot_products(widened=widened) for widened in (False, True)]
     found += [reduce_window(kind) for kind in ("average", "maximum", "mean")]
     for pixels in PIXELS:
-        found += [pixel_block(pixels, one_sided=one_sided) for one_sided in (False, True)]
+        found += [pixel_block(pixels, form=form) for form in FORM_SUFFIX]
         found.append(gather_words(pixels))
         for row_bytes, rows, step in ((9, 3, 292), (1, 7, 40), (2, 3, 11), (3, 3, 3), (15, 5, 900)):
             routine = gather_bytes(pixels, row_bytes, rows, step)
@@ -46,10 +47,10 @@ def routines() -> list[Assembler]:
     ):
         assert planes.supported
         found += [split_rows(planes, present) for present in ("both", "upper", "lower")]
-        for one_sided in (False, True):
-            found.append(convolve_rows(planes, rows=1, one_sided=one_sided))
+        for form in FORM_SUFFIX:
+            found.append(convolve_rows(planes, rows=1, form=form))
             if planes.stride == 1:
-                found.append(convolve_rows(planes, rows=2, one_sided=one_sided))
+                found.append(convolve_rows(planes, rows=2, form=form))
     return found
 
 
