@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from edgekit.artifacts import ImportOptions, Model
+    from edgekit.artifacts import CompileOptions, ImportOptions, Model
     from edgekit.budget import Budget
     from edgekit.frontend import load_model, load_torch
     from edgekit.frontend.torch_qat import convert_qat, freeze_qat, prepare_qat
@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Analysis",
     "Budget",
+    "CompileOptions",
     "Deployment",
     "ImportOptions",
     "Model",
@@ -51,6 +52,7 @@ __all__ = [
 _HOMES: Final = {
     "Analysis": "edgekit.pipeline",
     "Budget": "edgekit.budget",
+    "CompileOptions": "edgekit.artifacts",
     "Deployment": "edgekit.pipeline",
     "ImportOptions": "edgekit.artifacts",
     "Model": "edgekit.artifacts",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit.artifacts import ImportOptions
+from edgekit.artifacts import CompileOptions, ImportOptions
 from edgekit.budget import Budget
 from edgekit.errors import BudgetError, ModelError, UsageError, VerificationError
 from edgekit.pipeline import compile_bundle, deploy, flash_bundle, profile_bundle, run_bundle
@@ -92,6 +92,19 @@ def test_progress_is_told_and_nothing_is_printed(capsys: pytest.CaptureFixture[s
     rows = [event.done for event in events if isinstance(event, StepAdvanced) and event.step is Step.VERIFY]
     assert rows == list(range(1, 21))
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_preference_is_of_the_boards_program_and_not_of_the_reference() -> None:
+    fakes = FakeStages()
+    deploy(
+        "m.tflite",
+        target="mps2-an386",
+        data=save_rows(),
+        compile_options=CompileOptions("ram"),
+        stages=fakes.stages(),
+    )
+    compiled = [call for call in fakes.calls if call.startswith("compile ")]
+    assert compiled == ["compile mps2-an386 armv7em+portable for ram", "compile host portable"]
 
 
 def test_a_board_that_answers_wrongly_is_an_error_with_its_documents_written() -> None:
