@@ -61,7 +61,7 @@ def command(
     except OSError as error:
         raise UsageError(f"{printable(str(page))} can't be written: {error.strerror}") from error
     session.document(to_values(document))
-    session.show(deploy_table(document, report=str(page)))
+    session.show(deploy_table(document, loaded.compiled, str(page)))
 
 
 def _latest(build: Path, name: str) -> Path:

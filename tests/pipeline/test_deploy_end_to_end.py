@@ -159,7 +159,7 @@ def test_a_board_that_is_too_small_exits_5_before_it_is_flashed(
 ) -> None:
     shipped = load_target(emulator).source_path
     assert shipped is not None
-    own = shipped.read_text().replace('"4MiB"', '"32KiB"').replace(f'name = "{emulator}"', 'name = "tiny"')
+    own = shipped.read_text().replace('"4MiB"', '"12KiB"').replace(f'name = "{emulator}"', 'name = "tiny"')
     (tmp_path / "tiny.toml").write_text(own)
     result = edgekit(tmp_path, "deploy", str(data_dir / "kws_ref_model.tflite"), "--target", "./tiny.toml")
     assert result.returncode == 5
