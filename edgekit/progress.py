@@ -19,6 +19,7 @@ __all__ = [
     "StepAdvanced",
     "StepFinished",
     "StepStarted",
+    "TableLine",
     "silent",
     "step",
 ]
@@ -79,7 +80,14 @@ class Notice:
     text: str
 
 
-ProgressEvent = StepStarted | StepAdvanced | StepFinished | Notice
+@dataclass(frozen=True, slots=True)
+class TableLine:
+    """A line of a table that grows while a step runs."""
+
+    text: str
+
+
+ProgressEvent = StepStarted | StepAdvanced | StepFinished | Notice | TableLine
 Progress = Callable[[ProgressEvent], None]
 
 

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from edgekit.progress import Notice, ProgressEvent, StepAdvanced, StepFinished, StepStarted
+from edgekit.progress import Notice, ProgressEvent, StepAdvanced, StepFinished, StepStarted, TableLine
 from edgekit.text import printable
 
 __all__ = ["LinesView", "TerminalView"]
@@ -44,6 +44,9 @@ class LinesView:
                 self._say(f"{event.step.value:<9} {event.done} of {self._total}")
         elif isinstance(event, StepFinished):
             self._say(_finished(event))
+        elif isinstance(event, TableLine):
+            self._last = time.monotonic()
+            self._say(event.text)
         else:
             self._say(f"note: {event.text}")
 
@@ -73,6 +76,8 @@ class TerminalView:
         elif isinstance(event, StepFinished):
             self._stop()
             self._console.print(Text(_finished(event)))
+        elif isinstance(event, TableLine):
+            self._console.print(Text(printable(event.text, 500)), soft_wrap=True)
         else:
             assert isinstance(event, Notice)
             self._console.print(Text(f"note: {printable(event.text, 500)}", style="yellow"))

@@ -1,5 +1,7 @@
 """The loop: compress, compile, flash, measure, decide, repeat, deploy."""
 
-from edgekit.optimization.optimize import Optimization, Settings, optimize
+from edgekit.optimization.optimize import optimize
+from edgekit.optimization.result import Optimization
+from edgekit.optimization.settings import Settings
 
 __all__ = ["Optimization", "Settings", "optimize"]

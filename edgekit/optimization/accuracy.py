@@ -20,7 +20,7 @@ from edgekit.verify import infer
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Drop", "classes", "paired_drop", "predictions"]
+__all__ = ["Drop", "accuracy_interval", "classes", "paired_drop", "predictions"]
 
 Answers = npt.NDArray[np.int64]
 
@@ -91,3 +91,13 @@ def paired_drop(before: Answers, after: Answers, y: npt.NDArray[np.int64]) -> Dr
         100.0 * (mean + half),
         len(y),
     )
+
+
+def accuracy_interval(accuracy: float, rows: int) -> tuple[float, float]:
+    """The 95 % interval of a share of that many rows (Wilson, "Probable inference, the law of succession,
+    and statistical inference", 1927).
+    """
+    z = 1.96
+    centre = (accuracy + z * z / (2 * rows)) / (1 + z * z / rows)
+    half = z / (1 + z * z / rows) * math.sqrt(accuracy * (1 - accuracy) / rows + z * z / (4 * rows * rows))
+    return max(centre - half, 0.0), min(centre + half, 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["MeasuringBoard", "OperatorCost"]
 
 _ATTEMPTS = 5
-_WAIT_SECONDS = 5.0
 PROBE_OPERATORS = 96
 """Operators in one probe; more make an image that is slow to compile."""
 
@@ -52,6 +51,7 @@ class MeasuringBoard:
         max_flashes: int | None,
         stages: Stages = STAGES,
         waiting: Callable[[str], None] = lambda reason: None,
+        wait_seconds: float = 5.0,
     ) -> None:
         """
         Args:
@@ -60,12 +60,13 @@ class MeasuringBoard:
             flashes: how many there were before.
             max_flashes: how many there may be in all.
             waiting: told that the board is gone and waited for.
+            wait_seconds: how long at first; twice as long each time after.
         """
         self.target = target
         self.flashes = flashes
         self._address, self._folder = address, folder
         self._flashed, self._max_flashes = flashed, max_flashes
-        self._stages, self._waiting = stages, waiting
+        self._stages, self._waiting, self._wait_seconds = stages, waiting, wait_seconds
 
     def measure_program(
         self, program: Program, name: str
@@ -84,15 +85,16 @@ class MeasuringBoard:
         self._discard(image)
         return Measured(found.p50, memory.flash_bytes, memory.ram_bytes), found, costs
 
-    def measure_operators(self, selected: Sequence[tuple[Program, Step]]) -> tuple[OperatorCost, ...]:
-        """Operators apart from their programs, as many an image as fit.
+    def measure_operators(
+        self, selected: Sequence[tuple[Program, Step]]
+    ) -> Iterator[tuple[OperatorCost, ...]]:
+        """Operators apart from their programs, as many an image as fit; what each image told.
 
         Raises:
             BudgetError: no flash is left.
         """
         from edgekit.compiler.probe import channels_of, operator_kind, probe_program
 
-        costs: list[OperatorCost] = []
         pending = [list(selected[i : i + PROBE_OPERATORS]) for i in range(0, len(selected), PROBE_OPERATORS)]
         while pending:
             part = pending.pop(0)
@@ -105,11 +107,12 @@ class MeasuringBoard:
                 continue
             found = self._run(compiled, image)
             self._discard(image)
+            costs = []
             for operator in found.operators:
                 program, step = part[int(operator.name)]
                 key = OperatorKey(operator_kind(program, step), channels_of(program, step))
                 costs.append(OperatorCost(key, operator.schedule, operator.p50))
-        return tuple(costs)
+            yield tuple(costs)
 
     def _build(self, program: Program, name: str) -> tuple[CompiledModel, Image]:
         from edgekit.compiler import compile_program
@@ -130,9 +133,12 @@ class MeasuringBoard:
                 return self._run_once(compiled, image)
             except DeviceError as error:  # noqa: PERF203 - a few turns
                 if attempt == _ATTEMPTS - 1:
-                    raise
-                self._waiting(f"{self.target.name} is gone ({error}); waiting for it")
-                time.sleep(_WAIT_SECONDS * 2**attempt)
+                    raise DeviceError(
+                        f"{self.target.name} did not come back: {error.message}",
+                        hint="plug it in and run the same command again: it goes on where it stopped",
+                    ) from error
+                self._waiting(f"{self.target.name} is gone ({error.message}); waiting for it")
+                time.sleep(self._wait_seconds * 2**attempt)
         raise AssertionError("the last attempt returned or raised")
 
     def _run_once(self, compiled: CompiledModel, image: Image) -> Measurement:

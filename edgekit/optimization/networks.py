@@ -89,7 +89,8 @@ class Networks:
             weights = safetensors.torch.load((self._folder / f"{key}.safetensors").read_bytes())
             built.load_state_dict(weights)
             self._remember(key, built.eval())
-        return self._recent[key]
+        found = self._recent[key] = self._recent.pop(key)  # now the last that would be forgotten
+        return found
 
     def train(self, candidate: Candidate) -> Trained:
         """Prune the parent to the candidate and fine-tune it, unless that was done before."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgekit.artifacts import DEFAULT_IMPORT, Model, TorchProgram
 from edgekit.errors import UsageError
-from edgekit.optimization.board import MeasuringBoard, OperatorCost
+from edgekit.optimization.board import MeasuringBoard
 from edgekit.search.predictor import Predictor
 from edgekit.search.problem import Candidate, Group, Measured, Prediction, Trained
 from edgekit.search.shapes import Design, NetworkShapes
@@ -21,16 +21,20 @@ if TYPE_CHECKING:
     from edgekit.compiler.program import Program, Step
     from edgekit.compress.training import Labelled
     from edgekit.optimization.networks import Networks
+    from edgekit.optimization.settings import Guide
 
-__all__ = ["Guide", "TorchProblem"]
+__all__ = ["TorchProblem"]
 
-Guide = Literal["measurements", "macs"]
+_DESIGNS_SOURCE = "designs"
 
 DESIGNS = 14
 """Networks that are lowered to learn the operators' shapes and to choose the points that are measured."""
 
 SHAPE_ROWS = 4
 """Rows that choose the scales of networks whose answers nobody reads."""
+
+MEASURED_ROWS = 64
+"""Calibration rows of a candidate that is measured; its cost hardly hangs on its scales."""
 
 
 class TorchProblem:
@@ -72,17 +76,40 @@ class TorchProblem:
 
     def measure(self, candidate: Candidate) -> Measured:
         """What the candidate costs end to end, measured once however often it is asked."""
+        found = self._store.measured(candidate.key)
+        if found is None:
+            if candidate.parent is not None:
+                self.networks.train(candidate)
+            module = self.networks.module(candidate.key if candidate.parent is not None else None)
+            found = self._measure(candidate.key, self.lower(module, MEASURED_ROWS))
+        if self._predictor is not None:
+            # Also what was measured before a kill is learned now, when it would have been.
+            self._predictor.learn(self._store.points(candidate.key))
+            if candidate.parent is None:
+                self._predictor.overhead += found.cost - self._predictor.predict(candidate).cost
+        return found
+
+    def start(self) -> Candidate:
+        """The network as it is."""
+        return Candidate(tuple((group.name, group.channels) for group in self.groups))
+
+    def smallest(self) -> Candidate:
+        """Every group at its fewest channels."""
+        return Candidate(tuple((group.name, group.unit) for group in self.groups), "smallest")
+
+    def measure_smallest(self) -> Measured:
+        """What the smallest network costs; it is not trained for that."""
+        candidate = self.smallest()
         known = self._store.measured(candidate.key)
         if known is not None:
             return known
-        if candidate.parent is not None:
-            self.networks.train(candidate)
-        module = self.networks.module(candidate.key if candidate.parent is not None else None)
-        program = self.lower(module, len(self._calibration))
+        module = self.networks.untrained(dict(candidate.channels))
+        return self._measure(candidate.key, self.lower(module, SHAPE_ROWS))
+
+    def _measure(self, key: str, program: Program) -> Measured:
         found, _, costs = self.board.measure_program(program, "candidate")
-        # The operators' costs first: a kill between the two loses nothing but a repeated measurement.
-        self._learn_costs(costs)
-        self._store.add_measured(candidate.key, found)
+        self._table.add((one.key, one.schedule, one.cost) for one in costs)
+        self._store.add_measured(key, found, [(one.key, one.cost) for one in costs])
         return found
 
     # --- the table ------------------------------------------------------------------------------------------
@@ -105,22 +132,32 @@ class TorchProblem:
                 f"the costs of pruned networks can't be predicted: {error}",
                 hint="edgekit compress prunes to a share that you choose",
             ) from error
-        self._predictor = Predictor(self._shapes, self._table)
         if self._guide == "macs":
             return 0
-        wanted: dict[OperatorKey, tuple[Program, Step]] = {}
+        count = 0
+        if not self._store.points(_DESIGNS_SOURCE):
+            count = self._measure_designs(programs)
+        self._predictor = Predictor(self._shapes)
+        self._predictor.learn(self._store.points(_DESIGNS_SOURCE))
+        return count
+
+    def _measure_designs(self, programs: Sequence[Program]) -> int:
+        """Measure what the table lacks and keep what this search goes by; returns how many were measured."""
+        steps: dict[OperatorKey, tuple[Program, Step]] = {}
         for program in programs:
             for step, key in zip(program.steps, _keys(program), strict=True):
-                if key not in wanted and key.channels not in self._table.points(key.kind):
-                    wanted[key] = (program, step)
-        costs = self.board.measure_operators(list(wanted.values()))
-        self._learn_costs(costs)
-        return len(costs)
-
-    def _learn_costs(self, costs: Sequence[OperatorCost]) -> None:
-        self._table.add((one.key, one.schedule, one.cost) for one in costs)
-        if self._predictor is not None:
-            self._predictor.refresh(one.key.kind for one in costs)
+                steps.setdefault(key, (program, step))
+        wanted = [steps[key] for key in steps if key.channels not in self._table.points(key.kind)]
+        count = 0
+        for costs in self.board.measure_operators(wanted):
+            self._table.add((one.key, one.schedule, one.cost) for one in costs)
+            count += len(costs)
+        known = {kind: self._table.points(kind) for kind in {key.kind for key in steps}}
+        self._store.add_points(
+            _DESIGNS_SOURCE,
+            [(key, known[key.kind][key.channels]) for key in steps if key.channels in known[key.kind]],
+        )
+        return count
 
     def _designs(self) -> list[Mapping[str, int]]:
         """Channels of the networks to lower: the start, even shares of it, and seeded random ones."""

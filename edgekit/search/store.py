@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,12 @@ CREATE TABLE IF NOT EXISTS trained (
 CREATE TABLE IF NOT EXISTS measured (
     candidate TEXT PRIMARY KEY, cost REAL NOT NULL, flash_bytes INTEGER NOT NULL, ram_bytes INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS points (
+    source TEXT NOT NULL, kind TEXT NOT NULL, channels TEXT NOT NULL, cost REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS points_of ON points (source);
 CREATE TABLE IF NOT EXISTS flashes (number INTEGER PRIMARY KEY, what TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS looks (winner TEXT PRIMARY KEY, found TEXT NOT NULL);
 """
 _TABLE = """
 CREATE TABLE IF NOT EXISTS operators (
@@ -101,11 +106,44 @@ class SearchStore:
         ).fetchone()
         return None if row is None else Measured(*row)
 
-    def add_measured(self, candidate: str, found: Measured) -> None:
-        self._database.execute(
-            "INSERT OR REPLACE INTO measured VALUES (?, ?, ?, ?)",
-            (candidate, found.cost, found.flash_bytes, found.ram_bytes),
+    def add_measured(
+        self, candidate: str, found: Measured, points: Iterable[tuple[OperatorKey, float]]
+    ) -> None:
+        """Write what a candidate and its operators cost, both or neither."""
+        with self._transaction():
+            self._write_points(candidate, points)
+            self._database.execute(
+                "INSERT OR REPLACE INTO measured VALUES (?, ?, ?, ?)",
+                (candidate, found.cost, found.flash_bytes, found.ram_bytes),
+            )
+
+    def points(self, source: str) -> tuple[tuple[OperatorKey, float], ...]:
+        """The operators' costs that this search learned from a candidate, or from its designs."""
+        rows = self._database.execute(
+            "SELECT kind, channels, cost FROM points WHERE source = ? ORDER BY rowid", (source,)
+        ).fetchall()
+        return tuple((OperatorKey(kind, tuple(json.loads(channels))), cost) for kind, channels, cost in rows)
+
+    def add_points(self, source: str, points: Iterable[tuple[OperatorKey, float]]) -> None:
+        with self._transaction():
+            self._write_points(source, points)
+
+    def _write_points(self, source: str, points: Iterable[tuple[OperatorKey, float]]) -> None:
+        self._database.execute("DELETE FROM points WHERE source = ?", (source,))
+        self._database.executemany(
+            "INSERT INTO points VALUES (?, ?, ?, ?)",
+            [(source, key.kind, json.dumps(list(key.channels)), cost) for key, cost in points],
         )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
 
     def measurements(self) -> int:
         """Whole candidates that were measured."""
@@ -116,6 +154,18 @@ class SearchStore:
 
     def add_flash(self, what: str) -> None:
         self._database.execute("INSERT INTO flashes (what) VALUES (?)", (what,))
+
+    def look(self, winner: str) -> str | None:
+        """What the test rows said of a winner, where they were asked before."""
+        row = self._database.execute("SELECT found FROM looks WHERE winner = ?", (winner,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def add_look(self, winner: str, found: str) -> None:
+        self._database.execute("INSERT INTO looks VALUES (?, ?)", (winner, found))
+
+    def looks(self) -> int:
+        """Winners for which the test rows were asked: of several, the rows have chosen one."""
+        return int(self._database.execute("SELECT COUNT(*) FROM looks").fetchone()[0])
 
 
 class LatencyTable:

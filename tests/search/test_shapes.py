@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from edgekit.search.predictor import Predictor
 from edgekit.search.problem import Candidate
 from edgekit.search.shapes import Design, NetworkShapes
-from edgekit.search.store import LatencyTable, OperatorKey
+from edgekit.search.store import OperatorKey
 
 
 def network(a: int, b: int) -> tuple[OperatorKey, ...]:
@@ -50,16 +48,17 @@ def _cost(key: OperatorKey) -> float:
     return 100.0 + 3.0 * sum(key.channels) + 2.0 * product
 
 
-def test_a_network_costs_the_sum_of_its_operators(tmp_path: Path) -> None:
-    table = LatencyTable(tmp_path / "table.sqlite", {"target": "t"})
-    table.add((key, "portable", _cost(key)) for design in DESIGNS for key in design.operators)
-    predictor = Predictor(NetworkShapes(("a", "b"), DESIGNS), table, overhead=50.0)
+def test_a_network_costs_the_sum_of_its_operators() -> None:
+    predictor = Predictor(NetworkShapes(("a", "b"), DESIGNS))
+    predictor.overhead = 50.0
+    predictor.learn((key, _cost(key)) for design in DESIGNS for key in design.operators)
     known = predictor.predict(Candidate((("a", 8), ("b", 8))))
     assert known.cost == known.low == known.high == 50.0 + sum(map(_cost, network(8, 8)))
     between = predictor.predict(Candidate((("a", 12), ("b", 12))))
     truth = 50.0 + sum(map(_cost, network(12, 12)))
     assert between.cost == pytest.approx(truth, rel=0.02)
     assert between.low <= between.cost <= between.high
-    table.add([(key, "portable", _cost(key)) for key in network(12, 12)])
-    predictor.refresh(key.kind for key in network(12, 12))
+    predictor.learn((key, _cost(key)) for key in network(12, 12))
     assert predictor.predict(Candidate((("a", 12), ("b", 12)))).cost == truth
+    with pytest.raises(ValueError, match="measured point"):
+        Predictor(NetworkShapes(("a", "b"), DESIGNS)).predict(Candidate((("a", 8), ("b", 8))))

@@ -10,6 +10,7 @@ from edgekit.errors import UsageError
 from edgekit.search.problem import Measured, Trained
 from edgekit.search.store import LatencyTable, OperatorKey, SearchStore
 
+KEY = OperatorKey("conv2d 1x1 s1 25x5", (64, 64))
 IDENTITY = {"model": "aa", "target": "mps2-an386"}
 
 
@@ -18,12 +19,14 @@ def test_what_was_written_is_there_again(tmp_path: Path) -> None:
     assert store.trained("a") is None
     assert store.measured("a") is None
     store.add_trained("a", Trained(0.91), 2.0)
-    store.add_measured("a", Measured(1.5e6, 10, 20))
+    store.add_measured("a", Measured(1.5e6, 10, 20), [(KEY, 7.0)])
     store.add_flash("start")
     # never closed: as after a kill
     again = SearchStore(tmp_path / "search.sqlite", IDENTITY)
     assert again.trained("a") == Trained(0.91)
     assert again.measured("a") == Measured(1.5e6, 10, 20)
+    assert again.points("a") == ((KEY, 7.0),)
+    assert again.points("b") == ()
     assert again.flashes() == 1
 
 
@@ -37,7 +40,7 @@ def test_another_search_is_not_taken_up(tmp_path: Path) -> None:
 
 
 def test_operators_are_known_by_their_conditions(tmp_path: Path) -> None:
-    key = OperatorKey("conv2d 1x1 s1 25x5", (64, 64))
+    key = KEY
     table = LatencyTable(tmp_path / "operators.sqlite", {"target": "a", "toolchain": "gcc 12"})
     table.add(
         [(key, "armv7em.conv2d_3px", 100.0), (OperatorKey(key.kind, (32, 64)), "portable.conv2d", 60.0)]

@@ -1,0 +1,53 @@
+"""How a search works, besides its budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from edgekit.search.netadapt import NetAdapt
+
+if TYPE_CHECKING:
+    from edgekit.compress.channels import Importance
+
+__all__ = ["DEFAULT_SETTINGS", "Guide", "Settings"]
+
+Guide = Literal["measurements", "macs"]
+
+DEFAULT_STRATEGY = NetAdapt()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Settings of a search. Trainings distil from the uncompressed model, with labels besides where there
+    are any.
+    """
+
+    strategy: NetAdapt = DEFAULT_STRATEGY
+    importance: Importance = "taylor"
+    multiple_of: int = 4
+    short_rows: int = 8000
+    """Rows of the training set, chosen by the seed, that a proposal is fine-tuned on for one epoch."""
+    learning_rate: float = 1e-3
+    """Of the short trainings."""
+    final_epochs: int = 16
+    final_learning_rate: float = 3e-3
+    qat_epochs: int = 2
+    """Epochs with the integers' rounding, at a tenth of the final learning rate; 0 for none."""
+    batch_size: int = 128
+    seed: int = 0
+    guide: Guide = "measurements"
+    """What proposals are compared by; `macs` is there for comparison."""
+
+    def __post_init__(self) -> None:
+        for name in ("multiple_of", "short_rows", "final_epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1")
+        for name in ("learning_rate", "final_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is above 0")
+        if self.qat_epochs < 0:
+            raise ValueError("qat_epochs is 0 or more")
+
+
+DEFAULT_SETTINGS = Settings()
