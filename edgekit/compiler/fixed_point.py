@@ -20,6 +20,7 @@ __all__ = [
     "WideMultipliers",
     "float64_ulp_bound",
     "high_multiply_shifted",
+    "product_for_single_rounding",
     "quantize_multiplier",
     "quantize_multipliers",
     "requantize_double_rounding",
@@ -27,6 +28,7 @@ __all__ = [
     "round_half_away",
     "saturate",
     "shift_right_double_rounding",
+    "shift_right_single_rounding",
     "wide_multipliers",
     "wide_product",
 ]
@@ -126,6 +128,36 @@ def shift_right_double_rounding(value: Any, shift: Any, shifts: NDArray[np.int32
 def requantize_double_rounding(value: Any, multiplier: Any, shift: Any, shifts: NDArray[np.int32]) -> Any:
     """TFLite's MultiplyByQuantizedMultiplier with two roundings, on an int32 TIR expression."""
     return shift_right_double_rounding(high_multiply_shifted(value, multiplier, shift, shifts), shift, shifts)
+
+
+def product_for_single_rounding(value: Any, multiplier: Any, shifts: NDArray[np.int32]) -> Any:
+    """The first half of single rounding: value · multiplier, in 64 bits; its high word where that is enough.
+
+    Args:
+        value: int32 expression.
+        multiplier: int32 expression, the channel's multiplier.
+        shifts: all shifts that occur (positive is to the left).
+    """
+    product = _wide(value) * _wide(multiplier)
+    return tirx.Cast("int32", tirx.shift_right(product, _i64(32))) if (shifts <= -2).all() else product
+
+
+def shift_right_single_rounding(product: Any, shift: Any, shifts: NDArray[np.int32]) -> Any:
+    """The second half: value · multiplier / 2^31 · 2^shift with one rounding, halves upwards, as int32.
+
+    Half of the last place is a whole number of high words where every shift is −2 or less, so that what is
+    below the high word has no say.
+    """
+    if (shifts <= -2).all():
+        half = tirx.shift_left(_i32(1), -shift - _i32(2))
+        return tirx.shift_right(product + half, -shift - _i32(1))
+    total = _i64(31) - _wide(shift)
+    half = tirx.shift_left(_i64(1), total - _i64(1))
+    whole = tirx.shift_right(product + half, total)
+    if (shifts > 0).any():
+        # A shift to the left may leave 32 bits; the output is 8 bits wide, whatever it is beyond them.
+        whole = tirx.max(tirx.min(whole, _i64(INT32_MAX // 2)), _i64(-INT32_MAX // 2))
+    return tirx.Cast("int32", whole)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,7 +20,13 @@ from edgekit.compiler.definitions.stages import (
     i32,
     padded_source,
 )
-from edgekit.compiler.fixed_point import high_multiply_shifted, saturate, shift_right_double_rounding
+from edgekit.compiler.fixed_point import (
+    high_multiply_shifted,
+    product_for_single_rounding,
+    saturate,
+    shift_right_double_rounding,
+    shift_right_single_rounding,
+)
 from edgekit.compiler.program import Tensor
 
 __all__ = ["biased_sum", "conv2d", "depthwise_conv2d", "first_channel", "grouped_conv2d", "transposed_conv2d"]
@@ -62,13 +68,18 @@ def _requantized(operator: Int8Convolution, biased: Any, output: Tensor) -> tupl
     multipliers = const("multipliers", operator.multipliers)
     shifts = const("shifts", operator.shifts)
 
+    single = operator.rounding == "single"
+
     def scale(*at: Any) -> Any:
+        if single:
+            return product_for_single_rounding(biased[at], multipliers[0][at[-1]], operator.shifts)
         return high_multiply_shifted(biased[at], multipliers[0][at[-1]], shifts[0][at[-1]], operator.shifts)
 
     scaled = te.compute(output.shape, scale, name="scaled")
 
     def finish(*at: Any) -> Any:
-        value = shift_right_double_rounding(scaled[at], shifts[0][at[-1]], operator.shifts)
+        shift_right = shift_right_single_rounding if single else shift_right_double_rounding
+        value = shift_right(scaled[at], shifts[0][at[-1]], operator.shifts)
         shifted = value + i32(operator.output_zero_point)
         return saturate(shifted, operator.clamp.low, operator.clamp.high)
 

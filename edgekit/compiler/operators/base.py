@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Clamp", "FullRange", "Int8Array", "Int32Array", "Operator", "Rescale", "Shape", "Window"]
+__all__ = [
+    "Clamp",
+    "FullRange",
+    "Int8Array",
+    "Int32Array",
+    "Operator",
+    "Rescale",
+    "Rounding",
+    "Shape",
+    "Window",
+]
 
 Shape = tuple[int, ...]
 
@@ -17,6 +27,10 @@ Int8Array = NDArray[np.int8]
 
 
 Int32Array = NDArray[np.int32]
+
+
+Rounding = Literal["double", "single"]
+"""Of requantisation: TFLite's two roundings, or one as a quantised model in reals has it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from edgekit.compiler.operators.base import Clamp, Int8Array, Int32Array, Operator, Shape, Window
+from edgekit.compiler.operators.base import Clamp, Int8Array, Int32Array, Operator, Rounding, Shape, Window
 
 __all__ = ["Conv2D", "DepthwiseConv2D", "GroupedConv2D", "TransposedConv2D"]
 
@@ -24,6 +24,7 @@ class Conv2D(Operator):
     multipliers: Int32Array
     shifts: Int32Array
     clamp: Clamp
+    rounding: Rounding = "double"
 
     def macs(self, output: Shape) -> int:
         return math.prod((*output, *self.weights.shape[1:]))
@@ -48,6 +49,7 @@ class DepthwiseConv2D(Operator):
     multipliers: Int32Array
     shifts: Int32Array
     clamp: Clamp
+    rounding: Rounding = "double"
 
     def macs(self, output: Shape) -> int:
         return math.prod(output) * self.window.kernel[0] * self.window.kernel[1]
@@ -73,6 +75,7 @@ class GroupedConv2D(Operator):
     multipliers: Int32Array
     shifts: Int32Array
     clamp: Clamp
+    rounding: Rounding = "double"
 
     def macs(self, output: Shape) -> int:
         return math.prod((*output, *self.weights.shape[1:]))
@@ -99,6 +102,7 @@ class TransposedConv2D(Operator):
     multipliers: Int32Array
     shifts: Int32Array
     clamp: Clamp
+    rounding: Rounding = "double"
 
     def macs(self, output: Shape) -> int:
         rows, columns = self.window.stride

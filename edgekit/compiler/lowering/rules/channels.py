@@ -56,6 +56,7 @@ def channel_factors(site: Site, value: Real, factors: NDArray[np.generic]) -> Pe
                 multipliers,
                 shifts,
                 clamp,
+                site.rounding,
             )
             shape = site.physical(order)
             flat = (1, 1, math.prod(shape) // channels, channels)

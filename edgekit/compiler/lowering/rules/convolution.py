@@ -45,6 +45,7 @@ class _Arithmetic:
     multipliers: NDArray[np.int32]
     shifts: NDArray[np.int32]
     clamp: op.Clamp
+    rounding: op.Rounding
 
 
 def convolution(site: Site, args: Sequence[Value]) -> Value:
@@ -74,6 +75,7 @@ def convolution(site: Site, args: Sequence[Value]) -> Value:
             with_.multipliers,
             with_.shifts,
             with_.clamp,
+            with_.rounding,
         )
         if depthwise:
             by_channel = np.ascontiguousarray(values[..., 0].transpose(1, 2, 0))
@@ -113,6 +115,7 @@ def transposed_convolution(site: Site, args: Sequence[Value]) -> Value:
             with_.multipliers,
             with_.shifts,
             with_.clamp,
+            with_.rounding,
         )
 
     return _accumulating(site, data, order, weights, values, operator)
@@ -179,7 +182,9 @@ def _accumulating(
             check_accumulator(values, bias, zero_point)
             multipliers, shifts = _multipliers(scales / quantization.scale)
             step = operator(
-                _Arithmetic(bias, zero_point, quantization.zero_point, multipliers, shifts, clamp)
+                _Arithmetic(
+                    bias, zero_point, quantization.zero_point, multipliers, shifts, clamp, site.rounding
+                )
             )
             source = as_image(site, data, order)
             tensor = site.builder.step(step, (source,), site.place, site.name, shape, quantization)

@@ -54,6 +54,8 @@ class Site:
     place: Place | None
     shape: tuple[int, ...]
     """Logical shape of the result; () for tuples."""
+    rounding: op.Rounding = "double"
+    """Of convolutions: two roundings where the source's own kernels have two."""
 
     @property
     def attrs(self) -> Any:

@@ -29,7 +29,7 @@ from edgekit.compiler.schedules.armv7em.pixel_blocks import (
     pixel_block,
     scratch_bytes,
 )
-from edgekit.compiler.schedules.armv7em.requantize import channel_parameters, needs_clamp
+from edgekit.compiler.schedules.armv7em.requantize import Form, channel_parameters, needs_clamp
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Variant
 
 __all__ = ["variants"]
@@ -124,7 +124,7 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
     if stream is None:
         return ()
     return tuple(
-        _variant(operator, source, output, shape, tiling, stream, one_sided=parameters.one_sided)
+        _variant(operator, source, output, shape, tiling, stream, form=parameters.form)
         for tiling in _tilings(shape, request)
     )
 
@@ -166,14 +166,14 @@ def _variant(
     tiling: _Tiling,
     stream: NDArray[np.int8],
     *,
-    one_sided: bool,
+    form: Form,
 ) -> Variant:
     name = f"armv7em.conv2d_{tiling.pixels}px"
 
     def build() -> Kernel:
         frame = Frame([source], {"stream": stream}, output)
         with frame:
-            _emit(frame, operator, shape, tiling, one_sided=one_sided)
+            _emit(frame, operator, shape, tiling, form=form)
         return frame.kernel(name, overlaps=[Overlap(0, _overlap_distance(shape, tiling))])
 
     return Variant(name, build)
@@ -213,10 +213,10 @@ def _overlap_distance(shape: _Shape, tiling: _Tiling) -> int:
     return distance
 
 
-def _emit(frame: Frame, operator: op.Conv2D, shape: _Shape, tiling: _Tiling, *, one_sided: bool) -> None:
+def _emit(frame: Frame, operator: op.Conv2D, shape: _Shape, tiling: _Tiling, *, form: Form) -> None:
     pixels = tiling.pixels
     widened = frame.scratch(scratch_bytes(pixels, shape.k))
-    mac = pixel_block(pixels, one_sided=one_sided)
+    mac = pixel_block(pixels, form=form)
     clamp = operator.clamp
     count = tiling.rows * shape.columns
     for group in _groups(frame, operator, shape, tiling):

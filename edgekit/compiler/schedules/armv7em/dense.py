@@ -74,7 +74,7 @@ def _filled(parameters: ChannelParameters, channels: int) -> ChannelParameters:
         fill(parameters.multiplier),
         fill(parameters.constant),
         fill(parameters.exponent),
-        parameters.one_sided,
+        parameters.form,
     )
 
 

@@ -25,7 +25,7 @@ from edgekit.compiler.schedules.armv7em.planes import (
     pack_channels,
     split_rows,
 )
-from edgekit.compiler.schedules.armv7em.requantize import channel_parameters, needs_clamp
+from edgekit.compiler.schedules.armv7em.requantize import Form, channel_parameters, needs_clamp
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Variant
 
 __all__ = ["variants"]
@@ -82,7 +82,7 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
         def build() -> Kernel:
             frame = Frame([source], {"stream": stream}, output)
             with frame:
-                _emit(frame, operator, shape, order, band, one_sided=parameters.one_sided)
+                _emit(frame, operator, shape, order, band, form=parameters.form)
             if order == "rows":
                 return frame.kernel(name, overlaps=[Overlap(0, _overlap_distance(shape, band))])
             in_place = [Overlap(0, 0, exact=True)] if _is_in_place(shape, band) else []
@@ -175,7 +175,7 @@ def _is_in_place(shape: _Shape, band: int) -> bool:
 
 
 def _emit(
-    frame: Frame, operator: op.DepthwiseConv2D, shape: _Shape, order: _Order, band: int, *, one_sided: bool
+    frame: Frame, operator: op.DepthwiseConv2D, shape: _Shape, order: _Order, band: int, *, form: Form
 ) -> None:
     planes = shape.planes
     size = (band + 1) * planes.pair_bytes
@@ -193,7 +193,7 @@ def _emit(
     def convolve(image: Any, four: Any, index: Any, passes: Any) -> None:
         target = offset(frame.output, image * output_bytes + four * 4 + index * band_bytes)
         stream = offset(frame.constants["stream"], four * (4 * CHANNEL_BYTES))
-        _convolve(frame, shape, memory, stream, target, passes, index == bands - 1, one_sided=one_sided)
+        _convolve(frame, shape, memory, stream, target, passes, index == bands - 1, form=form)
 
     def passes_of(index: Any) -> Any:
         whole = tirx.const(band, "int32")
@@ -232,11 +232,11 @@ def _convolve(
     passes: Any,
     is_last: Any,
     *,
-    one_sided: bool,
+    form: Form,
 ) -> None:
     """The output rows of a band. A single row at the very end has a routine of its own."""
     planes = shape.planes
-    routine = convolve_rows(planes, rows=shape.rows_per_pass, one_sided=one_sided)
+    routine = convolve_rows(planes, rows=shape.rows_per_pass, form=form)
     if not shape.single_last:
         frame.call(routine, memory, stream, target, passes)
         return
@@ -246,7 +246,7 @@ def _convolve(
         frame.call(routine, memory, stream, target, full)
     with ir.If(is_last), ir.Then():
         frame.call(
-            convolve_rows(planes, rows=1, one_sided=one_sided),
+            convolve_rows(planes, rows=1, form=form),
             offset(memory, full * planes.pair_bytes),
             stream,
             offset(target, full * pass_bytes),

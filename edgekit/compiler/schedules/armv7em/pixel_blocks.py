@@ -17,7 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.compiler.schedules.armv7em.instructions import SP, Assembler, Register
-from edgekit.compiler.schedules.armv7em.requantize import ChannelParameters, emit_requantize
+from edgekit.compiler.schedules.armv7em.requantize import (
+    FORM_NOTE,
+    FORM_SUFFIX,
+    ChannelParameters,
+    Form,
+    emit_requantize,
+)
 
 __all__ = ["PIXELS", "Pixels", "entry_offset", "pack_channel_pairs", "pixel_block", "scratch_bytes"]
 
@@ -71,7 +77,7 @@ def pack_channel_pairs(weights: NDArray[np.int8], parameters: ChannelParameters)
     ).reshape(-1)
 
 
-def pixel_block(pixels: Pixels, *, one_sided: bool) -> Assembler:
+def pixel_block(pixels: Pixels, *, form: Form) -> Assembler:
     """The routine for blocks of that many pixels.
 
         void f(const int16_t *widened, const int8_t *stream, int8_t *output, int32_t channels,
@@ -80,8 +86,8 @@ def pixel_block(pixels: Pixels, *, one_sided: bool) -> Assembler:
     `output` is the block's first pixel; pixels are `channels` bytes apart.
     """
     code = Assembler(
-        f"edgekit_pixels{pixels}{'_relu' if one_sided else ''}",
-        f"{pixels} pixels by all output channels{', negative sums clamped away' if one_sided else ''}.\n"
+        f"edgekit_pixels{pixels}{FORM_SUFFIX[form]}",
+        f"{pixels} pixels by all output channels{FORM_NOTE[form]}.\n"
         "(widened, stream, output, channels, scratch_bytes, entry_offset)",
     )
     zeros = 8 * pixels
@@ -133,7 +139,7 @@ def pixel_block(pixels: Pixels, *, one_sided: bool) -> Assembler:
     code.ldr(limit, SP, at_limit)
     code.cmp(widened, limit)
     code.branch(top, "ne")
-    _finish(code, stream, first, second, registers, one_sided=one_sided)
+    _finish(code, stream, first, second, registers, form=form)
 
     out, stride, more = (
         code.rename(registers[i], name) for i, name in ((0, "out"), (10, "stride"), (11, "x"))
@@ -199,20 +205,20 @@ def _finish(
     second: tuple[Register, ...],
     registers: tuple[Register, ...],
     *,
-    one_sided: bool,
+    form: Form,
 ) -> None:
     """From sums to outputs, channel A and then channel B."""
     names = ("bias", "multiplier", "constant", "exponent")
     bias, multiplier, constant, exponent = (
         code.rename(registers[10 + position], name) for position, name in enumerate(names)
     )
-    spare = None if one_sided else code.rename(registers[0], "spare")
+    spare = code.rename(registers[0], "spare")
     code.ldm(stream, (bias, multiplier, constant, exponent))
     for a, b in zip(first, second, strict=True):
         code.sub(a, a, b)
         code.add(a, bias, a, asr=7)
-    emit_requantize(code, first, multiplier, constant, exponent, spare)
+    emit_requantize(code, first, multiplier, constant, exponent, spare, form)
     code.ldm(stream, (bias, multiplier, constant, exponent))
     for b in second:
         code.add(b, bias, b, lsl=1)
-    emit_requantize(code, second, multiplier, constant, exponent, spare)
+    emit_requantize(code, second, multiplier, constant, exponent, spare, form)

@@ -6,23 +6,23 @@ from typing import Literal
 
 from edgekit.compiler.schedules.armv7em.instructions import SP, Assembler, Register
 from edgekit.compiler.schedules.armv7em.planes import CHANNEL_BYTES, FARTHEST, FARTHEST_PAIR, Planes
-from edgekit.compiler.schedules.armv7em.requantize import emit_requantize
+from edgekit.compiler.schedules.armv7em.requantize import FORM_SUFFIX, Form, emit_requantize
 
 __all__ = ["convolve_rows"]
 
 
-def convolve_rows(planes: Planes, *, rows: Literal[1, 2], one_sided: bool) -> Assembler:
+def convolve_rows(planes: Planes, *, rows: Literal[1, 2], form: Form) -> Assembler:
     """Output rows of four channels, one or two (stride 1 only) at a time.
 
     void f(const int32_t *planes, const int8_t *stream, int8_t *output, int32_t passes)
     """
     code = Assembler(
         f"edgekit_dw{rows}_{planes.outputs}x{planes.channels}_{planes.columns}s{planes.stride}"
-        f"{'_relu' if one_sided else ''}",
+        f"{FORM_SUFFIX[form]}",
         f"{rows} output row(s) of {planes.outputs} pixels a pass, four channels.\n"
         "(planes, stream, output, passes)",
     )
-    _RowRoutine(code, planes, rows, one_sided=one_sided).emit()
+    _RowRoutine(code, planes, rows, form=form).emit()
     return code
 
 
@@ -32,8 +32,8 @@ class _RowRoutine:
     AT_LIMIT, AT_STREAM, AT_STREAM_END, AT_PLANES, AT_OUTPUT, AT_PLANES_END = range(40, 64, 4)
     FRAME = 64
 
-    def __init__(self, code: Assembler, planes: Planes, rows: int, *, one_sided: bool) -> None:
-        self.code, self.planes, self.rows, self.one_sided = code, planes, rows, one_sided
+    def __init__(self, code: Assembler, planes: Planes, rows: int, *, form: Form) -> None:
+        self.code, self.planes, self.rows, self.form = code, planes, rows, form
         registers = code.registers("planes out x0 x1 s0 s1 s2 s3 P0 P1 P2 Q0 Q1 Q2")
         self.source, self.out = registers[:2]
         self.x = registers[2:4]
@@ -223,11 +223,11 @@ class _RowRoutine:
         multiplier, constant, exponent = (
             code.rename(register, name) for register, name in zip(self.p, names, strict=True)
         )
-        spare = None if self.one_sided else code.rename(self.q[0], "spare")
+        spare = code.rename(self.q[0], "spare")
         code.ldrd(multiplier, constant, SP, 28)
         code.ldr(exponent, SP, 36)
         flat = [total for column in sums for total in column]
-        emit_requantize(code, flat, multiplier, constant, exponent, spare)
+        emit_requantize(code, flat, multiplier, constant, exponent, spare, self.form)
         row_bytes = planes.outputs * planes.channels
         places = [
             (distance + x * planes.channels + row * row_bytes, sums[x][row])

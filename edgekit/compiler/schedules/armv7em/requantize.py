@@ -1,4 +1,4 @@
-"""Requantisation with TFLite's two roundings in four or five instructions.
+"""Requantisation, with TFLite's two roundings or with one, in four or five instructions.
 
 With v = accumulator + folded bias, `high_mul` and `round_shift` as in docs/arithmetic.md, and an exponent
 e ≥ 1 to the right:
@@ -10,13 +10,15 @@ e ≥ 1 to the right:
 
 Adding −1 where v < 0 makes halves of negative sums go away from zero, as `round_shift` does. Where the
 clamp's lower bound is the zero point or above (a ReLU), negative sums come out at that bound in either case
-and the line for t is left out: the *one-sided* form, which also serves e = 0.
+and the line for t is left out: the *one-sided* form, which also serves e = 0. With one rounding `smmla`,
+which drops what is below the product's high word, takes the place of `smmlar`, for either sign.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +27,28 @@ from edgekit.compiler import operators as op
 from edgekit.compiler.schedules.armv7em.instructions import Assembler, Register
 
 __all__ = [
+    "FORM_NOTE",
+    "FORM_SUFFIX",
     "LARGEST_EXPONENT",
     "ChannelParameters",
+    "Form",
     "channel_parameters",
     "emit_requantize",
     "emit_single_rounding",
     "needs_clamp",
 ]
+
+Form = Literal["two_sided", "one_sided", "single"]
+"""Two roundings for sums of either sign, two where negative ones are clamped away, or one rounding."""
+
+FORM_SUFFIX: dict[Form, str] = {"two_sided": "", "one_sided": "_relu", "single": "_single"}
+"""What the form adds to a routine's name."""
+
+FORM_NOTE: dict[Form, str] = {
+    "two_sided": "",
+    "one_sided": ", negative sums clamped away",
+    "single": ", one rounding",
+}
 
 LARGEST_EXPONENT = 22
 """constant = 2^(e−1) + zero_point · 2^e is added to a product below 2^30: both fit 31 bits up to here."""
@@ -45,7 +62,7 @@ class ChannelParameters:
     multiplier: NDArray[np.int32]
     constant: NDArray[np.int32]
     exponent: NDArray[np.int32]
-    one_sided: bool
+    form: Form
 
     def rows(self) -> NDArray[np.int32]:
         """(C, 4), in the order in which the routines load them."""
@@ -60,11 +77,11 @@ def channel_parameters(
     Args:
         weights: (C, K), all weights of each output channel.
     """
-    one_sided = operator.clamp.low >= operator.output_zero_point
+    form = _form(operator)
     multipliers, exponents = operator.multipliers.astype(np.int64), -operator.shifts.astype(np.int64)
     # A multiplier of 0 gives the zero point with any exponent.
     exponents = np.where(multipliers == 0, 1, exponents)
-    if exponents.min() < (0 if one_sided else 1) or exponents.max() > LARGEST_EXPONENT:
+    if exponents.min() < (0 if form == "one_sided" else 1) or exponents.max() > LARGEST_EXPONENT:
         return None
     wide = weights.astype(np.int64)
     bias = operator.bias.astype(np.int64) - operator.input_zero_point * wide.sum(axis=1)
@@ -77,8 +94,14 @@ def channel_parameters(
         multipliers.astype(np.int32),
         constants.astype(np.int32),
         exponents.astype(np.int32),
-        one_sided,
+        form,
     )
+
+
+def _form(operator: op.Conv2D | op.DepthwiseConv2D) -> Form:
+    if operator.rounding == "single":
+        return "single"
+    return "one_sided" if operator.clamp.low >= operator.output_zero_point else "two_sided"
 
 
 def needs_clamp(clamp: op.Clamp) -> bool:
@@ -92,12 +115,16 @@ def emit_requantize(
     multiplier: Register,
     constant: Register,
     exponent: Register,
-    spare: Register | None,
+    spare: Register,
+    form: Form = "two_sided",
 ) -> None:
-    """Each of `values` from 2v to the int8 output. `spare` is None for the one-sided form."""
+    """Each of `values` from 2v to the int8 output. Only the two-sided form changes `spare`."""
+    if form == "single":
+        emit_single_rounding(code, values, multiplier, constant, exponent)
+        return
     for value in values:
         addend = constant
-        if spare is not None:
+        if form == "two_sided":
             code.add(spare, constant, value, asr=31)
             addend = spare
         code.smmlar(value, value, multiplier, addend)
@@ -112,7 +139,7 @@ def emit_single_rounding(
     constant: Register,
     exponent: Register,
 ) -> None:
-    """Each of `values` from 2v to the output of a fully connected layer: (v · m / 2^31 + constant) >> e."""
+    """Each of `values` from 2v to the output with one rounding: (v · m / 2^31 + constant) >> e."""
     for value in values:
         code.smmla(value, value, multiplier, constant)
         code.asr(value, value, exponent)
