@@ -1,0 +1,79 @@
+"""Classifiers of images by ordinary convolutions."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from benchmarks.networks.mobile import CLASSES, conv
+
+__all__ = ["ResNet", "SqueezeNet"]
+
+
+class Fire(nn.Module):
+    """Squeeze to few channels, then expand by kernels of 1 and of 3, side by side."""
+
+    def __init__(self, channels: int, squeezed: int, expanded: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, squeezed, 1)
+        self.small = nn.Conv2d(squeezed, expanded, 1)
+        self.large = nn.Conv2d(squeezed, expanded, 3, padding=1)
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.activation(self.squeeze(x))
+        return torch.cat([self.activation(self.small(x)), self.activation(self.large(x))], 1)
+
+
+class SqueezeNet(nn.Sequential):
+    """Fire modules and a convolution as classifier, without batch normalisation (Iandola et al., 2016)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 16, 3, 2),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            Fire(16, 8, 16),
+            Fire(32, 8, 16),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            Fire(32, 12, 24),
+            nn.Dropout(0.5),
+            nn.Conv2d(48, CLASSES, 1),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions and a residual, projected where shapes differ."""
+
+    def __init__(self, channels: int, filters: int, stride: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            conv(channels, filters, 3, stride), conv(filters, filters, 3, activation=None)
+        )
+        projected = stride != 1 or channels != filters
+        self.shortcut = conv(channels, filters, 1, stride, activation=None) if projected else nn.Identity()
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.activation(self.layers(x) + self.shortcut(x))
+        return y
+
+
+class ResNet(nn.Sequential):
+    """ResNet-18: four stages of two basic blocks (He et al., 2016), an eighth of its width."""
+
+    def __init__(self) -> None:
+        stages: list[nn.Module] = []
+        for channels, filters, stride in ((8, 8, 1), (8, 16, 2), (16, 32, 2), (32, 64, 2)):
+            stages += [BasicBlock(channels, filters, stride), BasicBlock(filters, filters, 1)]
+        super().__init__(
+            conv(3, 8, 7, 2),
+            nn.MaxPool2d(3, 2, 1),
+            *stages,
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(64, CLASSES),
+        )
