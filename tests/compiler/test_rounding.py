@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,48 @@ def test_one_rounding_is_the_nearest_whole_number_with_halves_upwards(low: int, 
             for v in sums[:, channel]
         ]
         np.testing.assert_array_equal(found[:, channel], np.clip(np.array(scaled) - 5, -128, 127))
+
+
+def test_a_torch_models_program_answers_as_the_quantised_torch_model(
+    repository: Path, tmp_path: Path
+) -> None:
+    """Eleven convolutions one behind another: what a layer rounds otherwise, later layers multiply."""
+    import safetensors.torch
+    import torch
+
+    from edgekit.artifacts import DEFAULT_COMPILE, DEFAULT_IMPORT, TorchProgram
+    from edgekit.data import to_stored
+    from edgekit.frontend import load_model
+    from edgekit.frontend.torch_load import quantize_torch
+    from edgekit.verify import infer
+
+    example = repository / "examples" / "fashion_mnist"
+    specification = importlib.util.spec_from_file_location("fashion_mnist_model", example / "model.py")
+    assert specification is not None
+    assert specification.loader is not None
+    definition = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(definition)
+    network = definition.build().eval()
+    network.load_state_dict(safetensors.torch.load_file(example / "model.safetensors"), strict=False)
+    x = np.load(example / "sample.npz")["x"][:100]
+    calibration = [np.load(example / "calibration.npz")["x"][:50]]
+    inputs = (torch.zeros(1, 1, 28, 28),)
+    quantized = quantize_torch(network, inputs, calibration, DEFAULT_IMPORT)
+    model = load_model(TorchProgram(network, inputs, "fashion_mnist"), calibration=calibration)
+    host = load_target("host")
+    compiled = STAGES.compile_model(model, host, DEFAULT_COMPILE)
+    image = STAGES.build_image(compiled, host, tmp_path / "torch", {})
+    stored = to_stored(x, compiled.inputs[0])
+    quantization = compiled.outputs[0].quantization
+    assert quantization is not None
+    near, same, count = 0, 0, 0
+    with STAGES.open_board(host, image, None, Serving()) as client, torch.no_grad():
+        for row in range(len(x)):
+            found = infer(client, (stored[row].tobytes(),), compiled.outputs)[0].reshape(-1).astype(int)
+            reals = quantized(torch.from_numpy(x[row : row + 1])).numpy().reshape(-1)
+            expected = np.rint(reals / quantization.scale).astype(int) + quantization.zero_point
+            near += int((np.abs(found - expected) <= 1).sum())
+            same += int(found.argmax() == expected.argmax())
+            count += len(found)
+    assert near >= 0.99 * count
+    assert same >= 0.98 * len(x)
