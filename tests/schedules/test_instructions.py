@@ -28,10 +28,10 @@ GOLDEN = Path(__file__).parent / "golden"
 def routines() -> list[Assembler]:
     """Each generator with each of its options; of shapes, some at the edges of offsets."""
     found = [copy_bytes(), fill_bytes(), clamp_bytes(), look_up(), widen(), add_linear(20)]
-    found += [dot_products(widened=widened) for widened in (False, True)]
+    found += [dot_products(widened=widened, unrolled=n) for widened in (False, True) for n in (4, 16)]
     found += [reduce_window(kind) for kind in ("average", "maximum", "mean")]
     for pixels in PIXELS:
-        found += [pixel_block(pixels, form=form) for form in FORM_SUFFIX]
+        found += [pixel_block(pixels, form=form, unrolled=n) for form in FORM_SUFFIX for n in (4, 16)]
         found.append(gather_words(pixels))
         for row_bytes, rows, step in ((9, 3, 292), (1, 7, 40), (2, 3, 11), (3, 3, 3), (15, 5, 900)):
             routine = gather_bytes(pixels, row_bytes, rows, step)
@@ -46,11 +46,12 @@ def routines() -> list[Assembler]:
         Planes(255, 253, 4, 253, 1),
     ):
         assert planes.supported
-        found += [split_rows(planes, present) for present in ("both", "upper", "lower")]
-        for form in FORM_SUFFIX:
-            found.append(convolve_rows(planes, rows=1, form=form))
-            if planes.stride == 1:
-                found.append(convolve_rows(planes, rows=2, form=form))
+        for small in (False, True):
+            found += [split_rows(planes, present, small=small) for present in ("both", "upper", "lower")]
+            for form in FORM_SUFFIX:
+                found.append(convolve_rows(planes, rows=1, form=form, small=small))
+                if planes.stride == 1:
+                    found.append(convolve_rows(planes, rows=2, form=form, small=small))
     return found
 
 

@@ -15,7 +15,7 @@ from tests.schedules.cases import OPERATORS, case
 
 pytestmark = pytest.mark.emulator
 
-CASES_EACH = 9
+CASES_EACH = 6
 _SEEDS = st.integers(0, 2**40)
 # No shrinking: a case names its seed, and the message the one that differs.
 _SETTINGS = settings(

@@ -22,7 +22,9 @@ from edgekit.compiler.schedules.armv7em.gather import gather_bytes, gather_words
 from edgekit.compiler.schedules.armv7em.instructions import Assembler
 from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, fill_bytes
 from edgekit.compiler.schedules.armv7em.pixel_blocks import (
+    FEW_STEPS,
     PIXELS,
+    STEPS,
     Pixels,
     entry_offset,
     pack_channel_pairs,
@@ -123,8 +125,11 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
     stream = pack_channel_pairs(weights, parameters)
     if stream is None:
         return ()
+    small = request.prefer == "size"
+    form = parameters.general().form if small else parameters.form
+    unrolled = FEW_STEPS if small else STEPS
     return tuple(
-        _variant(operator, source, output, shape, tiling, stream, form=parameters.form)
+        _variant(operator, source, output, shape, tiling, stream, form=form, unrolled=unrolled)
         for tiling in _tilings(shape, request)
     )
 
@@ -155,7 +160,8 @@ def _tilings(shape: _Shape, request: Request) -> list[_Tiling]:
         fitting = [each for each in tilings if each.window_bytes(shape) <= max(limit, least)]
         if fitting:
             found.append(min(fitting, key=lambda each: (each.cost(shape), each.rows)))
-    return sorted(found, key=lambda each: each.cost(shape))
+    # Where code is to be small, the same three pixels in every layer.
+    return sorted(found, key=lambda each: (request.prefer == "size" and each.pixels != 3, each.cost(shape)))
 
 
 def _variant(
@@ -167,13 +173,14 @@ def _variant(
     stream: NDArray[np.int8],
     *,
     form: Form,
+    unrolled: int,
 ) -> Variant:
     name = f"armv7em.conv2d_{tiling.pixels}px"
 
     def build() -> Kernel:
         frame = Frame([source], {"stream": stream}, output)
         with frame:
-            _emit(frame, operator, shape, tiling, form=form)
+            _emit(frame, operator, shape, tiling, form=form, unrolled=unrolled)
         return frame.kernel(name, overlaps=[Overlap(0, _overlap_distance(shape, tiling))])
 
     return Variant(name, build)
@@ -213,10 +220,12 @@ def _overlap_distance(shape: _Shape, tiling: _Tiling) -> int:
     return distance
 
 
-def _emit(frame: Frame, operator: op.Conv2D, shape: _Shape, tiling: _Tiling, *, form: Form) -> None:
+def _emit(
+    frame: Frame, operator: op.Conv2D, shape: _Shape, tiling: _Tiling, *, form: Form, unrolled: int
+) -> None:
     pixels = tiling.pixels
     widened = frame.scratch(scratch_bytes(pixels, shape.k))
-    mac = pixel_block(pixels, form=form)
+    mac = pixel_block(pixels, form=form, unrolled=unrolled)
     clamp = operator.clamp
     count = tiling.rows * shape.columns
     for group in _groups(frame, operator, shape, tiling):
@@ -232,7 +241,7 @@ def _emit(frame: Frame, operator: op.Conv2D, shape: _Shape, tiling: _Tiling, *, 
                 place,
                 shape.channels,
                 scratch_bytes(pixels, shape.k),
-                entry_offset(pixels, shape.k),
+                entry_offset(pixels, shape.k, unrolled),
             )
             if needs_clamp(clamp):
                 low, high = word_of_bytes(clamp.low), word_of_bytes(clamp.high)

@@ -17,6 +17,7 @@ from edgekit.compiler.schedules.armv7em.dot_products import (
 from edgekit.compiler.schedules.armv7em.float_rule import dense_parameters
 from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
 from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes
+from edgekit.compiler.schedules.armv7em.pixel_blocks import FEW_STEPS, STEPS
 from edgekit.compiler.schedules.armv7em.requantize import ChannelParameters, needs_clamp
 from edgekit.compiler.schedules.kernel import Kernel, Request, Variant
 
@@ -41,13 +42,15 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
     if stream is None:
         return ()
 
+    unrolled = FEW_STEPS if request.prefer == "size" else STEPS
+
     def variant(*, widened: bool) -> Variant:
         name = f"armv7em.dense_{'int16' if widened else 'int8'}"
 
         def build() -> Kernel:
             frame = Frame([source], {"stream": stream}, output)
             with frame:
-                _emit(frame, operator, source, widened=widened)
+                _emit(frame, operator, source, widened=widened, unrolled=unrolled)
             return frame.kernel(name)
 
         return Variant(name, build)
@@ -78,7 +81,7 @@ def _filled(parameters: ChannelParameters, channels: int) -> ChannelParameters:
     )
 
 
-def _emit(frame: Frame, operator: op.Dense, source: Tensor, *, widened: bool) -> None:
+def _emit(frame: Frame, operator: op.Dense, source: Tensor, *, widened: bool, unrolled: int) -> None:
     channels, k = operator.weights.shape
     rows = math.prod(source.shape) // k
     depth, wide = _up(k), _up(channels)
@@ -95,13 +98,13 @@ def _emit(frame: Frame, operator: op.Dense, source: Tensor, *, widened: bool) ->
             frame.call(widen(), inputs, vector, depth)
             inputs = vector
         frame.call(
-            dot_products(widened=widened),
+            dot_products(widened=widened, unrolled=unrolled),
             inputs,
             frame.constants["stream"],
             target if outputs is None else outputs,
             wide,
             2 * depth if widened else depth,
-            entry_offset(depth, widened=widened),
+            entry_offset(depth, widened=widened, unrolled=unrolled),
         )
         if outputs is not None:
             frame.call(copy_bytes(), target, outputs, channels)

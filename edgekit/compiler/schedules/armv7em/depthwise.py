@@ -76,13 +76,15 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
         return ()
     stream = pack_channels(operator.weights, parameters)
 
+    small = request.prefer == "size"
+
     def variant(order: _Order, band: int) -> Variant:
         name = f"armv7em.depthwise_3x3_{order}"
 
         def build() -> Kernel:
             frame = Frame([source], {"stream": stream}, output)
             with frame:
-                _emit(frame, operator, shape, order, band, form=parameters.form)
+                _emit(frame, operator, shape, order, band, form=parameters.form, small=small)
             if order == "rows":
                 return frame.kernel(name, overlaps=[Overlap(0, _overlap_distance(shape, band))])
             in_place = [Overlap(0, 0, exact=True)] if _is_in_place(shape, band) else []
@@ -175,7 +177,14 @@ def _is_in_place(shape: _Shape, band: int) -> bool:
 
 
 def _emit(
-    frame: Frame, operator: op.DepthwiseConv2D, shape: _Shape, order: _Order, band: int, *, form: Form
+    frame: Frame,
+    operator: op.DepthwiseConv2D,
+    shape: _Shape,
+    order: _Order,
+    band: int,
+    *,
+    form: Form,
+    small: bool,
 ) -> None:
     planes = shape.planes
     size = (band + 1) * planes.pair_bytes
@@ -188,12 +197,13 @@ def _emit(
 
     def split(image: Any, four: Any, index: Any, turn: Any) -> None:
         source = offset(frame.inputs[0], image * image_bytes + four * 4)
-        _split(frame, operator, shape, source, offset(memory, turn * planes.pair_bytes), index * band + turn)
+        to = offset(memory, turn * planes.pair_bytes)
+        _split(frame, operator, shape, source, to, index * band + turn, small=small)
 
     def convolve(image: Any, four: Any, index: Any, passes: Any) -> None:
         target = offset(frame.output, image * output_bytes + four * 4 + index * band_bytes)
         stream = offset(frame.constants["stream"], four * (4 * CHANNEL_BYTES))
-        _convolve(frame, shape, memory, stream, target, passes, index == bands - 1, form=form)
+        _convolve(frame, shape, memory, stream, target, passes, index == bands - 1, form=form, small=small)
 
     def passes_of(index: Any) -> Any:
         whole = tirx.const(band, "int32")
@@ -233,10 +243,11 @@ def _convolve(
     is_last: Any,
     *,
     form: Form,
+    small: bool,
 ) -> None:
     """The output rows of a band. A single row at the very end has a routine of its own."""
     planes = shape.planes
-    routine = convolve_rows(planes, rows=shape.rows_per_pass, form=form)
+    routine = convolve_rows(planes, rows=shape.rows_per_pass, form=form, small=small)
     if not shape.single_last:
         frame.call(routine, memory, stream, target, passes)
         return
@@ -246,7 +257,7 @@ def _convolve(
         frame.call(routine, memory, stream, target, full)
     with ir.If(is_last), ir.Then():
         frame.call(
-            convolve_rows(planes, rows=1, form=form),
+            convolve_rows(planes, rows=1, form=form, small=small),
             offset(memory, full * planes.pair_bytes),
             stream,
             offset(target, full * pass_bytes),
@@ -255,7 +266,14 @@ def _convolve(
 
 
 def _split(
-    frame: Frame, operator: op.DepthwiseConv2D, shape: _Shape, source: Any, plane: Any, pair: Any
+    frame: Frame,
+    operator: op.DepthwiseConv2D,
+    shape: _Shape,
+    source: Any,
+    plane: Any,
+    pair: Any,
+    *,
+    small: bool,
 ) -> None:
     """Pair number `pair` of input rows to its planes; rows outside the input are the zero point."""
     planes = shape.planes
@@ -270,12 +288,12 @@ def _split(
     with ir.If(inside_upper):
         with ir.Then(), ir.If(inside_lower):
             with ir.Then():
-                frame.call(split_rows(planes, "both"), upper, lower, to)
+                frame.call(split_rows(planes, "both", small=small), upper, lower, to)
             with ir.Else():
-                frame.call(split_rows(planes, "upper"), upper, missing, to)
+                frame.call(split_rows(planes, "upper", small=small), upper, missing, to)
         with ir.Else(), ir.If(inside_lower):
             with ir.Then():
-                frame.call(split_rows(planes, "lower"), missing, lower, to)
+                frame.call(split_rows(planes, "lower", small=small), missing, lower, to)
             with ir.Else():
                 frame.call(fill_bytes(), plane, _pair_of(zero), planes.pair_bytes)
 

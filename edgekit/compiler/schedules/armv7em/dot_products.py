@@ -10,19 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.compiler.schedules.armv7em.instructions import SP, Assembler
-from edgekit.compiler.schedules.armv7em.pixel_blocks import K_ORDER
+from edgekit.compiler.schedules.armv7em.pixel_blocks import K_ORDER, STEPS
 from edgekit.compiler.schedules.armv7em.requantize import ChannelParameters, emit_single_rounding
 
 __all__ = ["CHANNELS", "dot_products", "entry_offset", "pack_channel_fours", "widen"]
 
 CHANNELS = 4
-STEPS = 16
-"""Steps of four k in the unrolled loop; the first pass enters it behind those it does not need."""
 
 
-def entry_offset(k: int, *, widened: bool) -> int:
+def entry_offset(k: int, *, widened: bool, unrolled: int = STEPS) -> int:
     """How far before the loop's end the first pass begins, in bytes of code."""
-    return ((k // 4 - 1) % STEPS + 1) * 4 * (14 if widened else 16)
+    return ((k // 4 - 1) % unrolled + 1) * 4 * (14 if widened else 16)
 
 
 def pack_channel_fours(weights: NDArray[np.int8], parameters: ChannelParameters) -> NDArray[np.int8] | None:
@@ -42,14 +40,14 @@ def pack_channel_fours(weights: NDArray[np.int8], parameters: ChannelParameters)
     return np.concatenate([by_step.view(np.int8), rows.view(np.int8)], axis=1).reshape(-1)
 
 
-def dot_products(*, widened: bool) -> Assembler:
-    """The routine, for a vector of int16 in the order of `widen`, or of int8.
+def dot_products(*, widened: bool, unrolled: int = STEPS) -> Assembler:
+    """The routine, with so many steps in its loop, for a vector of int16 in the order of `widen`, or of int8.
 
     void f(const void *vector, const int8_t *stream, int8_t *output, int32_t channels,
            int32_t vector_bytes, int32_t entry_offset)
     """
     code = Assembler(
-        f"edgekit_dot4_{'int16' if widened else 'int8'}",
+        f"edgekit_dot4x{unrolled}_{'int16' if widened else 'int8'}",
         "One vector by all output channels, four at a time.\n"
         "(vector, stream, output, channels, vector_bytes, entry_offset)",
     )
@@ -81,7 +79,7 @@ def dot_products(*, widened: bool) -> Assembler:
     code.jump(entry)
     code.align()
     code.label(top)
-    for _ in range(STEPS):
+    for _ in range(unrolled):
         if widened:
             code.ldrd(x0, x1, vector, post=8)
         else:

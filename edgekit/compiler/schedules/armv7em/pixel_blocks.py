@@ -25,13 +25,25 @@ from edgekit.compiler.schedules.armv7em.requantize import (
     emit_requantize,
 )
 
-__all__ = ["PIXELS", "Pixels", "entry_offset", "pack_channel_pairs", "pixel_block", "scratch_bytes"]
+__all__ = [
+    "FEW_STEPS",
+    "PIXELS",
+    "STEPS",
+    "Pixels",
+    "entry_offset",
+    "pack_channel_pairs",
+    "pixel_block",
+    "scratch_bytes",
+]
 
 Pixels = Literal[3, 4]
 PIXELS: tuple[Pixels, ...] = (3, 4)
 
 STEPS = 16
 """Steps of four k in the unrolled loop; the first pass enters it behind those it does not need."""
+
+FEW_STEPS = 4
+"""The same where code is to be small."""
 
 K_ORDER = (0, 2, 1, 3)
 """Order in which `sxtb16` takes four bytes apart: 0 and 2, then 1 and 3."""
@@ -42,10 +54,9 @@ def step_bytes(pixels: Pixels) -> int:
     return 4 * (24 if pixels == 4 else 17)
 
 
-def entry_offset(pixels: Pixels, k: int) -> int:
-    """How far before the loop's end the first pass begins."""
-    steps = k // 4
-    return ((steps - 1) % STEPS + 1) * step_bytes(pixels)
+def entry_offset(pixels: Pixels, k: int, unrolled: int = STEPS) -> int:
+    """How far before the loop's end the first pass begins, where the loop has `unrolled` steps."""
+    return ((k // 4 - 1) % unrolled + 1) * step_bytes(pixels)
 
 
 def scratch_bytes(pixels: Pixels, k: int) -> int:
@@ -77,8 +88,8 @@ def pack_channel_pairs(weights: NDArray[np.int8], parameters: ChannelParameters)
     ).reshape(-1)
 
 
-def pixel_block(pixels: Pixels, *, form: Form) -> Assembler:
-    """The routine for blocks of that many pixels.
+def pixel_block(pixels: Pixels, *, form: Form, unrolled: int = STEPS) -> Assembler:
+    """The routine for blocks of that many pixels, with so many steps in its loop.
 
         void f(const int16_t *widened, const int8_t *stream, int8_t *output, int32_t channels,
                int32_t scratch_bytes, int32_t entry_offset)
@@ -86,7 +97,7 @@ def pixel_block(pixels: Pixels, *, form: Form) -> Assembler:
     `output` is the block's first pixel; pixels are `channels` bytes apart.
     """
     code = Assembler(
-        f"edgekit_pixels{pixels}{FORM_SUFFIX[form]}",
+        f"edgekit_pixels{pixels}x{unrolled}{FORM_SUFFIX[form]}",
         f"{pixels} pixels by all output channels{FORM_NOTE[form]}.\n"
         "(widened, stream, output, channels, scratch_bytes, entry_offset)",
     )
@@ -132,7 +143,7 @@ def pixel_block(pixels: Pixels, *, form: Form) -> Assembler:
     code.jump_to_address_at(SP, at_entry)
     code.align()
     code.label(top)
-    for _ in range(STEPS):
+    for _ in range(unrolled):
         _step(code, widened, stream, first, second, rest)
     code.label(end)
     limit = code.rename(rest[0], "limit")

@@ -11,18 +11,18 @@ from edgekit.compiler.schedules.armv7em.requantize import FORM_SUFFIX, Form, emi
 __all__ = ["convolve_rows"]
 
 
-def convolve_rows(planes: Planes, *, rows: Literal[1, 2], form: Form) -> Assembler:
+def convolve_rows(planes: Planes, *, rows: Literal[1, 2], form: Form, small: bool = False) -> Assembler:
     """Output rows of four channels, one or two (stride 1 only) at a time.
 
     void f(const int32_t *planes, const int8_t *stream, int8_t *output, int32_t passes)
     """
     code = Assembler(
         f"edgekit_dw{rows}_{planes.outputs}x{planes.channels}_{planes.columns}s{planes.stride}"
-        f"{FORM_SUFFIX[form]}",
+        f"{FORM_SUFFIX[form]}{'_small' if small else ''}",
         f"{rows} output row(s) of {planes.outputs} pixels a pass, four channels.\n"
         "(planes, stream, output, passes)",
     )
-    _RowRoutine(code, planes, rows, form=form).emit()
+    _RowRoutine(code, planes, rows, form=form, small=small).emit()
     return code
 
 
@@ -32,7 +32,7 @@ class _RowRoutine:
     AT_LIMIT, AT_STREAM, AT_STREAM_END, AT_PLANES, AT_OUTPUT, AT_PLANES_END = range(40, 64, 4)
     FRAME = 64
 
-    def __init__(self, code: Assembler, planes: Planes, rows: int, *, form: Form) -> None:
+    def __init__(self, code: Assembler, planes: Planes, rows: int, *, form: Form, small: bool) -> None:
         self.code, self.planes, self.rows, self.form = code, planes, rows, form
         registers = code.registers("planes out x0 x1 s0 s1 s2 s3 P0 P1 P2 Q0 Q1 Q2")
         self.source, self.out = registers[:2]
@@ -45,7 +45,8 @@ class _RowRoutine:
         if rows == 2 or blocks > 2:
             self.sizes = [group] * (planes.outputs // group)
             self.sizes += [planes.outputs % group] if planes.outputs % group else []
-        self.unrolled = len(self.sizes) <= (3 if rows == 2 else 2)
+        alike = self.sizes.count(self.sizes[0])
+        self.unrolled = alike == 1 if small else len(self.sizes) <= (3 if rows == 2 else 2)
 
     def emit(self) -> None:
         code, planes = self.code, self.planes

@@ -78,12 +78,13 @@ def pack_channels(weights: NDArray[np.int8], parameters: ChannelParameters) -> N
     return np.ascontiguousarray(stream).reshape(-1).view(np.int8)
 
 
-def split_rows(planes: Planes, present: Present) -> Assembler:
+def split_rows(planes: Planes, present: Present, *, small: bool = False) -> Assembler:
     """void f(const int8_t *upper, const int8_t *lower, int32_t *to); a row that is missing: a word of four
     equal bytes in the place of its pointer.
     """
     code = Assembler(
-        f"edgekit_split_{planes.filled}x{planes.channels}_{planes.columns}_{present}",
+        f"edgekit_split_{planes.filled}x{planes.channels}_{planes.columns}_{present}"
+        f"{'_small' if small else ''}",
         f"Two rows of {planes.filled} pixels to planes of vertical pairs, four channels.\n(upper, lower, to)",
     )
     upper, lower, to, end, u0, u1, l0, l1, first, second, x0, x1 = code.registers(
@@ -138,7 +139,7 @@ def split_rows(planes: Planes, present: Present) -> Assembler:
                 store(pixels, 2 * pair + odd)
 
     turns, single = divmod(planes.filled, 2)
-    unrolled = 2 if turns % 2 == 0 and turns > 2 else 1
+    unrolled = 2 if turns % 2 == 0 and turns > 2 and not small else 1
     if turns > unrolled:
         loop = code.new_label("pair")
         code.add(end, to, 8 * turns)

@@ -17,7 +17,7 @@ which drops what is below the product's high word, takes the place of `smmlar`, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -63,6 +63,12 @@ class ChannelParameters:
     constant: NDArray[np.int32]
     exponent: NDArray[np.int32]
     form: Form
+
+    def general(self) -> ChannelParameters:
+        """The same in the form that needs no ReLU, where it serves: so that layers share their code."""
+        if self.form != "one_sided" or self.exponent.min() < 1:
+            return self
+        return replace(self, form="two_sided")
 
     def rows(self) -> NDArray[np.int32]:
         """(C, 4), in the order in which the routines load them."""
