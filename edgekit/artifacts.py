@@ -52,9 +52,12 @@ ITEM_SIZE: Mapping[str, int] = {
     "uint8": 1,
     "bool": 1,
     "int16": 2,
+    "uint16": 2,
     "int32": 4,
+    "uint32": 4,
     "float32": 4,
     "int64": 8,
+    "uint64": 8,
 }
 
 

@@ -6,6 +6,7 @@ does a slice or a concatenation of what lies together.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.artifacts import ITEM_SIZE, Place, Quantization, TensorSpec
-from edgekit.compiler.operators import Operator
+from edgekit.compiler.operators import FloatFunction, Operator
 
 __all__ = ["Program", "Step", "Tensor"]
 
@@ -34,7 +35,8 @@ class Tensor:
 
     @property
     def size_bytes(self) -> int:
-        return math.prod(self.shape) * ITEM_SIZE[self.dtype]
+        """In the arena. A tensor without elements takes the place of one: it has an address."""
+        return max(math.prod(self.shape), 1) * ITEM_SIZE[self.dtype]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,4 +66,27 @@ class Program:
 
     @property
     def parameters(self) -> int:
-        return sum(step.operator.parameters() for step in self.steps)
+        return sum(self.own_parameters())
+
+    def own_parameters(self) -> tuple[int, ...]:
+        """Trained values of each step that none before it holds: the steps of a recurrent layer share theirs."""
+        known: set[bytes] = set()
+        return tuple(self._new_parameters(step, known) for step in self.steps)
+
+    def _new_parameters(self, step: Step, known: set[bytes]) -> int:
+        if isinstance(step.operator, FloatFunction):
+            operands = [self.tensors[index].data for index in step.inputs]
+            trained = [data for data in operands if data is not None and data.dtype == np.float32]
+            return sum(data.size for data in trained if _is_new(data, known))
+        weights = getattr(step.operator, "weights", None)
+        return 0 if weights is not None and not _is_new(weights, known) else step.operator.parameters()
+
+
+def _is_new(values: NDArray[np.generic], known: set[bytes]) -> bool:
+    """Whether no equal array is known. Arrays of one value (biases of zero) are nobody's copies."""
+    if values.size == 0 or (values == values.reshape(-1)[0]).all():
+        return True
+    digest = hashlib.sha256(f"{values.dtype} {values.shape} ".encode() + values.tobytes()).digest()
+    found = digest in known
+    known.add(digest)
+    return not found

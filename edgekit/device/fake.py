@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgekit.device.protocol import (
+    DTYPES,
     ErrorCode,
     FaultKind,
     Frame,
@@ -30,7 +31,7 @@ __all__ = ["FakeBoard", "FakeFaultError", "FakeProgram", "LinkFaults"]
 FakeOperator = Callable[[Sequence[bytes]], Sequence[bytes]]
 """All live tensors in, all live tensors out."""
 
-_DTYPE_CODES = {"int8": 1, "uint8": 2, "int16": 3, "int32": 4, "float32": 5, "bool": 6, "int64": 7}
+_DTYPE_CODES = {name: code for code, (name, _) in DTYPES.items()}
 _NONE = 0xFFFF
 _NOT_MEASURED = 0xFFFFFFFF
 _SEQUENCE_WINDOW = 64

@@ -74,6 +74,9 @@ DTYPES: Final[dict[int, tuple[str, int]]] = {
     5: ("float32", 4),
     6: ("bool", 1),
     7: ("int64", 8),
+    8: ("uint16", 2),
+    9: ("uint32", 4),
+    10: ("uint64", 8),
 }
 """Wire code to the name in `edgekit.artifacts` and the bytes of one element."""
 

@@ -35,9 +35,11 @@ Text = Annotated[str, Field(max_length=65_536)]
 Word = Annotated[str, Field(max_length=200)]
 Bytes = Annotated[int, Field(ge=0, le=0x1_0000_0000)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000_000_000)]
-Dimension = Annotated[int, Field(ge=1, le=0x7FFF_FFFF)]
+Dimension = Annotated[int, Field(ge=0, le=0x7FFF_FFFF)]
 Shape = Annotated[tuple[Dimension, ...], Field(max_length=16)]
-Dtype = Literal["int8", "uint8", "bool", "int16", "int32", "float32", "int64"]
+Dtype = Literal[
+    "int8", "uint8", "bool", "int16", "uint16", "int32", "uint32", "float32", "int64", "uint64"
+]  # fmt: skip
 
 
 class _Record(BaseModel):

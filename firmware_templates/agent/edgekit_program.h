@@ -17,7 +17,10 @@ typedef enum {
     EDGEKIT_INT32 = 4,
     EDGEKIT_FLOAT32 = 5,
     EDGEKIT_BOOL = 6,
-    EDGEKIT_INT64 = 7
+    EDGEKIT_INT64 = 7,
+    EDGEKIT_UINT16 = 8,
+    EDGEKIT_UINT32 = 9,
+    EDGEKIT_UINT64 = 10
 } edgekit_dtype;
 
 /* One input or output of a program. real = scale * (stored - zero_point); scale is 0 where it does not apply. */

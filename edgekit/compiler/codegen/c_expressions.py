@@ -48,11 +48,15 @@ _CALLED_BINARY: Mapping[str, str] = {
     "bitwise_xor": "BitwiseXor",
     "shift_right": "RShift",
 }
-_SHORT: Mapping[str, str] = {C_TYPES[name]: name for name in ("int8", "int16", "int32", "int64", "float32")}
+_SHORT: Mapping[str, str] = {
+    C_TYPES[name]: name
+    for name in ("int8", "int16", "int32", "int64", "float32", "uint8", "uint16", "uint32", "uint64")
+}
 _LIMITS: Mapping[str, tuple[int, str, str]] = {
     "int32": (-(2**31), "INT32_MIN", ""),
     "int64": (-(2**63), "INT64_MIN", "INT64_C"),
     "uint32": (0, "0", "UINT32_C"),
+    "uint64": (0, "0", "UINT64_C"),
 }
 
 _LIBM = """

@@ -18,9 +18,11 @@ C_TYPES = {
     "uint8": "uint8_t",
     "bool": "uint8_t",
     "int16": "int16_t",
+    "uint16": "uint16_t",
     "int32": "int32_t",
     "int64": "int64_t",
     "uint32": "uint32_t",
+    "uint64": "uint64_t",
     "float32": "float",
 }
 _DTYPE_NAMES = {
@@ -31,6 +33,9 @@ _DTYPE_NAMES = {
     "float32": "EDGEKIT_FLOAT32",
     "bool": "EDGEKIT_BOOL",
     "int64": "EDGEKIT_INT64",
+    "uint16": "EDGEKIT_UINT16",
+    "uint32": "EDGEKIT_UINT32",
+    "uint64": "EDGEKIT_UINT64",
 }
 
 
