@@ -74,4 +74,5 @@ DEFINITIONS: Mapping[type[op.Operator], Callable[[Any, tuple[Any, ...], Tensor],
     op.Gather: movement.gather,
     op.Tile: movement.tile,
     op.Cast: movement.cast,
+    op.Copy: movement.copy,
 }

@@ -12,7 +12,7 @@ from edgekit.compiler.definitions.stages import OUTPUT, Definition, all_of, cons
 from edgekit.compiler.fixed_point import saturate
 from edgekit.compiler.program import Tensor
 
-__all__ = ["cast", "concat", "gather", "pad", "slice_", "tile", "transpose"]
+__all__ = ["cast", "concat", "copy", "gather", "pad", "slice_", "tile", "transpose"]
 
 
 def pad(operator: op.Pad, inputs: tuple[Any, ...], output: Tensor) -> Definition:
@@ -100,6 +100,10 @@ def tile(operator: op.Tile, inputs: tuple[Any, ...], output: Tensor) -> Definiti
         return inputs[0][tuple(place(index, size, extent) for index, size, extent in places)]
 
     return Definition(inputs, (), te.compute(output.shape, value, name=OUTPUT))
+
+
+def copy(operator: op.Copy, inputs: tuple[Any, ...], output: Tensor) -> Definition:
+    return Definition(inputs, (), te.compute(output.shape, lambda *at: inputs[0][at], name=OUTPUT))
 
 
 def cast(operator: op.Cast, inputs: tuple[Any, ...], output: Tensor) -> Definition:

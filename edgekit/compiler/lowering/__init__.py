@@ -17,6 +17,7 @@ from tvm import relax
 from edgekit.artifacts import ITEM_SIZE, Model, Place, Quantization, TensorSpec
 from edgekit.compiler import operators as op
 from edgekit.compiler.lowering.builder import ProgramBuilder, identity_order
+from edgekit.compiler.lowering.copies import with_copies
 from edgekit.compiler.lowering.floating import FloatOperators, raw_value
 from edgekit.compiler.lowering.rules import RULES, UINT8_OFFSET, Site
 from edgekit.compiler.lowering.simplify import simplify
@@ -26,6 +27,7 @@ from edgekit.compiler.lowering.values import (
     NoFloatForm,
     NoIntegerForm,
     Pending,
+    QuantizedConstant,
     Real,
     Stored,
     Tabulated,
@@ -123,7 +125,7 @@ class _Lowering:
         outputs = self._outputs()
         inputs = tuple((self._input_spec(spec, tensor), tensor) for spec, tensor in self.inputs)
         program = Program(tuple(self.builder.tensors), tuple(self.builder.steps), inputs, tuple(outputs))
-        return (program if self.refusals else simplify(program)), tuple(self.refusals)
+        return (program if self.refusals else with_copies(simplify(program))), tuple(self.refusals)
 
     # --- inputs and outputs ---------------------------------------------------------------------------------
 
@@ -199,19 +201,20 @@ class _Lowering:
     def _output(self, name: str, value: Value) -> tuple[TensorSpec, int] | None:
         if isinstance(value, Unknown):
             return None
-        if isinstance(value, (Pending, Tabulated)):
+        if isinstance(value, (Pending, Tabulated, Constant, QuantizedConstant)):
             because = f"it makes the output '{name}', which is not quantised"
             try:
                 tensor_id = self.floats.float_of(value, because)
             except NoFloatForm as refusal:
-                self.refusals.append(Refusal("output", value.place, f"{because}; in float: {refusal}"))
+                place = value.place if isinstance(value, (Pending, Tabulated)) else None
+                self.refusals.append(Refusal("output", place, f"{because}; in float: {refusal}"))
                 return None
             value = Float(tensor_id)
         if isinstance(value, Float):
             tensor = self.builder.tensors[value.tensor]
             return TensorSpec(name, tensor.shape, tensor.dtype), value.tensor
         if not isinstance(value, (Stored, Real)):
-            raise ModelError(f"the output '{name}' of {self.model.name} is a constant")
+            raise ModelError(f"the output '{name}' of {self.model.name} is no tensor")
         order = identity_order(len(value.order))
         index = self.builder.in_order(value.tensor, value.order, order, None)
         tensor = self.builder.tensors[index]
@@ -246,6 +249,7 @@ class _Lowering:
                 name=place.name if place is not None else binding.var.name,
                 place=_compute_place(place, args),
                 shape=_result_shape(binding.var),
+                rounding="double" if self.model.format == "tflite" else "single",
             )
             value = self._value_of_call(name, site, replace(site, place=place), args)
         except NoFloatForm as refusal:

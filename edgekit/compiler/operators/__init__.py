@@ -9,7 +9,7 @@ Adding an operator: a dataclass in the module of its family, a rule in `lowering
 `definitions`, a test.
 """
 
-from edgekit.compiler.operators.base import Clamp, FullRange, Operator, Rescale, Window
+from edgekit.compiler.operators.base import Clamp, FullRange, Operator, Rescale, Rounding, Window
 from edgekit.compiler.operators.convolution import Conv2D, DepthwiseConv2D, GroupedConv2D, TransposedConv2D
 from edgekit.compiler.operators.dense import Dense, MatMul
 from edgekit.compiler.operators.elementwise import (
@@ -26,7 +26,7 @@ from edgekit.compiler.operators.elementwise import (
     Subtract,
 )
 from edgekit.compiler.operators.floating import FloatFunction
-from edgekit.compiler.operators.movement import Cast, Concat, Gather, Pad, Slice, Tile, Transpose
+from edgekit.compiler.operators.movement import Cast, Concat, Copy, Gather, Pad, Slice, Tile, Transpose
 from edgekit.compiler.operators.normalization import LayerNorm
 from edgekit.compiler.operators.pooling import ArgExtreme, AveragePool, Extreme, MaxPool, Mean
 from edgekit.compiler.operators.resize import Blend, ResizeBilinear
@@ -43,6 +43,7 @@ __all__ = [
     "Concat",
     "Conv2D",
     "Conv2D16x8",
+    "Copy",
     "Dense",
     "Dense16x8",
     "DepthwiseConv2D",
@@ -67,6 +68,7 @@ __all__ = [
     "Requantize",
     "Rescale",
     "ResizeBilinear",
+    "Rounding",
     "Slice",
     "Softmax",
     "SquaredDifference",

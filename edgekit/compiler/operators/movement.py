@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgekit.compiler.operators.base import Clamp, Operator, Rescale
 
-__all__ = ["Cast", "Concat", "Gather", "Pad", "Slice", "Tile", "Transpose"]
+__all__ = ["Cast", "Concat", "Copy", "Gather", "Pad", "Slice", "Tile", "Transpose"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +68,14 @@ class Tile(Operator):
     """The input again and again along every axis that is longer in the output (a multiple)."""
 
     NAME: ClassVar[str] = "tile"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copy(Operator):
+    """The input as it is, of any type: of a model whose output is its input, or a constant."""
+
+    NAME: ClassVar[str] = "copy"
+    IN_PLACE: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
