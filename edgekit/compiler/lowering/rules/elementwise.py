@@ -11,7 +11,7 @@ from edgekit.artifacts import Quantization
 from edgekit.compiler import operators as op
 from edgekit.compiler.fixed_point import round_half_away
 from edgekit.compiler.lowering.builder import Order, identity_order
-from edgekit.compiler.lowering.rules.quantization import quantized, requantized
+from edgekit.compiler.lowering.rules.quantization import UINT8_OFFSET, quantized, requantized
 from edgekit.compiler.lowering.rules.site import (
     Rule,
     Site,
@@ -50,14 +50,15 @@ def broadcast_ready(site: Site, value: Real, order: Order) -> int:
 def constant_operand(site: Site, value: Constant | QuantizedConstant) -> Real:
     """A constant as an int8 tensor.
 
-    As it is stored where it is int8 with one scale, else quantised symmetrically.
+    As it is stored where it has 8 bits and one scale, else quantised symmetrically.
     """
     name = f"{site.name}_constant"
-    if isinstance(value, QuantizedConstant) and value.dtype == "int8":
+    if isinstance(value, QuantizedConstant) and value.dtype in ("int8", "uint8"):
+        offset = UINT8_OFFSET if value.dtype == "uint8" else 0
         scales, zero_points = np.unique(value.scale), np.unique(value.zero_point)
         if scales.size == 1 and zero_points.size == 1:
-            quantization = Quantization(float(scales[0]), int(zero_points[0]))
-            data = value.stored.astype(np.int8)
+            quantization = Quantization(float(scales[0]), int(zero_points[0]) - offset)
+            data = (value.stored - offset).astype(np.int8)
             tensor = site.builder.tensor(name, data.shape, "int8", quantization, data=data)
             return Real(tensor, identity_order(data.ndim), quantization)
     reals = value.reals() if isinstance(value, QuantizedConstant) else value.array.astype(np.float64)
