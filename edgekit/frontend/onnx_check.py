@@ -19,12 +19,13 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
 
 from edgekit.artifacts import Place
 from edgekit.errors import ModelError, UnsupportedError
+from edgekit.frontend.onnx_floats import reals_as_float32
 from edgekit.frontend.onnx_fold import foldable_nodes
 from edgekit.frontend.onnx_graph import nested_graphs
 from edgekit.frontend.onnx_infer import MAX_RANK, first_line, wrong
 from edgekit.frontend.onnx_names import importable
 from edgekit.frontend.onnx_places import SourceNode, source_nodes
-from edgekit.frontend.onnx_qoperator import rewrite_integer_operators
+from edgekit.frontend.onnx_qoperator import raised, rewrite_integer_operators
 from edgekit.frontend.onnx_rewrite import rewrite
 from edgekit.frontend.protobuf import check_onnx_wire
 from edgekit.frontend.shapes import MAX_ELEMENTS, fix_input_shapes, shape_text, show_name
@@ -33,8 +34,11 @@ from edgekit.frontend.unsupported import Unsupported, refuse
 
 __all__ = ["CheckedOnnx", "check_onnx", "is_quantized"]
 
-OPSETS = range(11, onnx.defs.onnx_opset_version() + 1)
-"""Of the default domain. Older ones define the same operators differently."""
+OPSETS = range(7, onnx.defs.onnx_opset_version() + 1)
+"""Of the default domain. Before 7 operators broadcast by attributes."""
+
+CONVERTED_OPSET = 11
+"""Earlier ones define some operators differently; ONNX's own converter brings them here."""
 
 IR_VERSIONS = range(3, onnx.IR_VERSION + 1)
 
@@ -64,8 +68,11 @@ INPUT_TYPES: Mapping[int, str] = {
     TensorProto.INT8: "int8",
     TensorProto.UINT8: "uint8",
     TensorProto.INT16: "int16",
+    TensorProto.UINT16: "uint16",
     TensorProto.INT32: "int32",
+    TensorProto.UINT32: "uint32",
     TensorProto.INT64: "int64",
+    TensorProto.UINT64: "uint64",
     TensorProto.BOOL: "bool",
 }
 
@@ -230,6 +237,25 @@ def _check_structure(model: ModelProto) -> None:
         _check_constant(tensor)
 
 
+def _in_later_opset(model: ModelProto) -> ModelProto:
+    """The model in operator set `CONVERTED_OPSET` at least.
+
+    Raises:
+        ModelError: the file makes no sense to ONNX's checker, which its converter relies on.
+        UnsupportedError: an operator that the converter does not know.
+    """
+    if _default_opset(model) >= CONVERTED_OPSET:
+        return model
+    _run_checker(model)
+    if sum(1 for _ in nested_graphs(model.graph)) > 1:
+        raise UnsupportedError(
+            f"The ONNX file uses control flow of operator set {_default_opset(model)}; it is supported from "
+            f"{CONVERTED_OPSET} on.",
+            hint="Export it again, e.g. torch.onnx.export(..., opset_version=17).",
+        )
+    return raised(model, CONVERTED_OPSET)
+
+
 def _check_attributes(node: NodeProto, index: int) -> None:
     """Geometry within sense: parts of ONNX, ONNX Runtime and TVM divide by what a file says here."""
     for attribute in node.attribute:
@@ -264,13 +290,14 @@ def _check_operators(model: ModelProto) -> None:
 def _declared_shape(kind: TypeProto, name: str) -> tuple[int | None, ...] | None:
     if not kind.HasField("tensor_type") or kind.tensor_type.elem_type not in INPUT_TYPES:
         raise UnsupportedError(
-            f"Input {show_name(name)} of the ONNX file is not a tensor of {', '.join(INPUT_TYPES.values())}."
+            f"Input {show_name(name)} of the ONNX file is not a tensor of reals of 16 to 64 bits, of "
+            "integers of 8 to 64 bits, or of bool."
         )
     if not kind.tensor_type.HasField("shape"):
         return None
     shape: list[int | None] = []
     for d in kind.tensor_type.shape.dim:
-        if d.HasField("dim_value") and d.dim_value < 1:
+        if d.HasField("dim_value") and d.dim_value < 0:
             raise wrong(f"input {show_name(name)} has a dimension of {d.dim_value}")
         shape.append(d.dim_value if d.HasField("dim_value") else None)
     elements = math.prod(d or 1 for d in shape)
@@ -345,12 +372,14 @@ def check_onnx(source: Source, shapes: Mapping[str, tuple[int, ...]] | None) -> 
     model.graph.ClearField("quantization_annotation")
     # Version 4 only no longer asks that constants are listed as inputs, too.
     model.ir_version = max(model.ir_version, 4)
+    reals_as_float32(model)
     inputs = _fix_inputs(model, shapes)
     produced = {name for node in model.graph.node for name in node.output}
     outputs = tuple(value.name for value in model.graph.output)
     if len(set(outputs)) != len(outputs) or not set(outputs) <= produced:
         raise wrong("an output is listed twice, or no operator computes it")
     nodes = source_nodes(model.graph)
+    model = _in_later_opset(model)
     model, origins = rewrite_integer_operators(model)
     opset = _default_opset(model)
     _run_checker(model)

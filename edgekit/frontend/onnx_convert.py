@@ -6,7 +6,6 @@ chooses the board's.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -28,7 +27,21 @@ from edgekit.frontend.unsupported import Unsupported, refuse
 
 __all__ = ["convert_onnx"]
 
-CONSTANT_TYPES = ("float32", "int8", "uint8", "int16", "uint16", "int32", "int64", "bool")
+CONSTANT_TYPES = (
+    "float32", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool",
+)  # fmt: skip
+
+
+def _is_empty(value: relax.Expr | None) -> bool:
+    return value is not None and value.ty.shape is not None and 0 in value.ty.shape
+
+
+def _without_elements(value: relax.Expr) -> relax.Expr:
+    """A result of no elements is a constant: nothing has to be computed for it."""
+    if not _is_empty(value):
+        return value
+    dtype = str(value.ty.dtype)
+    return relax.const(np.zeros([int(size) for size in value.ty.shape], dtype=dtype), dtype)
 
 
 class _Importer:
@@ -68,13 +81,18 @@ class _Importer:
         if converter is None:
             raise Refused("what it does depends on values that are computed, not constant")
         node = self._node(proto)
+        # Not constants: a Resize has an empty region.
+        computed = (
+            value for name, value in zip(proto.input, node.inputs, strict=True) if name not in self._constants
+        )
+        empty = proto.op_type != "Concat" and any(map(_is_empty, computed))
         value = converter(node)
         values = value if isinstance(value, list) else [value]
         if len(values) < node.outputs:
             raise Refused(f"its output {len(values) + 1} has no converter")
-        bound = [self._bound(expression) for expression in values]
-        if any(0 in value.ty.shape for value in bound if value.ty.shape is not None):
-            raise Refused("a result without elements has no converter")
+        bound = [_without_elements(self._bound(expression)) for expression in values]
+        if empty and not all(map(_is_empty, bound)):
+            raise Refused("an operand without elements has no converter")
         self._keep_real(node, proto.output[0])
         return bound
 
@@ -163,7 +181,7 @@ class _Importer:
             None if shape is None else tuple(int(d) if isinstance(d, tvm.tirx.IntImm) else -1 for d in shape)
         )
         wanted = self._shapes.get(output)
-        if found is None or -1 in found or math.prod(found) < 1:
+        if found is None or -1 in found:
             raise ModelError(f"{proto.op_type} {show_name(output)} (operator {index}) has no fixed shape.")
         if wanted is not None and found != wanted:
             raise ModelError(

@@ -73,7 +73,7 @@ def raised(model: ModelProto, opset: int) -> ModelProto:
     except Exception:  # The C++ converter raises bare exceptions for every operator it has no rule for.
         raise UnsupportedError(
             f"The ONNX file uses operator set {max(o.version for o in versions)} and cannot be converted to "
-            f"{opset}, which its quantisation takes.",
+            f"{opset}.",
             hint=f"Export it again, e.g. torch.onnx.export(..., opset_version={max(opset, 17)}).",
         ) from None
     return converted

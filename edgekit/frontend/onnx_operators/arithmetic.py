@@ -14,18 +14,19 @@ __all__ = ["ARITHMETIC", "CAST_TYPES", "round_half_even"]
 
 op = relax.op
 
-INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
-
 SELU_ALPHA, SELU_GAMMA = 1.6732632423543772, 1.0507009873554805
 
 CAST_TYPES: Mapping[int, str] = {
     1: "float32",
     2: "uint8",
     3: "int8",
+    4: "uint16",
     5: "int16",
     6: "int32",
     7: "int64",
     9: "bool",
+    12: "uint32",
+    13: "uint64",
 }
 """By the number of ONNX's TensorProto.DataType."""
 
@@ -260,9 +261,11 @@ def _cast_to(x: relax.Expr, source: str, target: str) -> relax.Expr:
         return x
     if target == "bool":
         return op.not_equal(x, scalar(0, source))
-    if source == "float32" and target in ("int8", "uint8", "int16"):
+    if source == "float32" and target in ("int8", "uint8", "int16", "uint16"):
         # What lies outside the range wraps, as it does in ONNX Runtime.
         return op.astype(op.astype(x, "int32"), target)
+    if source == "float32" and target == "uint32":
+        return op.astype(op.astype(x, "int64"), target)
     return op.astype(x, target)
 
 

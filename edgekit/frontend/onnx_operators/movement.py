@@ -40,8 +40,10 @@ def _dropout(node: Node) -> relax.Expr:
 
 
 def _concat(node: Node) -> relax.Expr:
-    reals = [node.input(i) for i in range(len(node.inputs))]
-    return op.concat(reals, axis=node.axis(node.integer("axis", 0), node.rank(0)))
+    parts = [node.input(i) for i in range(len(node.inputs)) if 0 not in node.shape(i)]
+    if len(parts) < 2:
+        return parts[0] if parts else node.input(0)
+    return op.concat(parts, axis=node.axis(node.integer("axis", 0), node.rank(0)))
 
 
 def _transpose(node: Node) -> relax.Expr:
@@ -62,15 +64,17 @@ def _split(node: Node) -> list[relax.Expr]:
     if sizes is None:
         step = -(-size // parts)
         sizes = [min(step, size - i * step) for i in range(parts)]
-    if min(sizes, default=0) == 0:
-        raise Refused("a part without elements has no converter")
     if len(sizes) != parts or sum(sizes) != size or min(sizes) < 0:
         raise node.wrong(f"splits {size} into {sizes[:8]}")
-    if parts == 1:
-        return [node.input(0)]
-    cuts = [int(v) for v in np.cumsum(sizes)[:-1]]
+    shape = node.shape(0)
+    nothing = relax.const(np.zeros((*shape[:axis], 0, *shape[axis + 1 :]), node.dtype(0)), node.dtype(0))
+    filled = [i for i in range(parts) if sizes[i]]
+    if len(filled) < 2:
+        return [node.input(0) if i in filled else nothing for i in range(parts)]
+    cuts = [int(v) for v in np.cumsum([sizes[i] for i in filled])[:-1]]
     whole = node.emit(op.split(node.input(0), cuts, axis))
-    return [relax.TupleGetItem(whole, i) for i in range(parts)]
+    pieces = {i: relax.TupleGetItem(whole, number) for number, i in enumerate(filled)}
+    return [pieces.get(i, nothing) for i in range(parts)]
 
 
 def _slice(node: Node) -> relax.Expr:
