@@ -100,6 +100,11 @@ def _with_constants(model: onnx.ModelProto, values: Mapping[str, Any]) -> onnx.M
     return copy
 
 
+def _array(value: Any) -> Any:
+    """Types that numpy lacks come as ONNX's own tensors."""
+    return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+
+
 def _operator(name: str, model: onnx.ModelProto) -> str:
     """The operator that a test is about; those named _expanded are about one that is written out."""
     if "_expanded" in name:
@@ -119,14 +124,14 @@ def node_cases(pattern: str = "") -> Iterator[Case]:
         if test.model is None or not re.search(pattern, test.name):
             continue
         for inputs, outputs in test.data_sets or ():
-            given = dict(zip((v.name for v in test.model.graph.input), inputs, strict=False))
+            given = dict(zip((v.name for v in test.model.graph.input), map(_array, inputs), strict=False))
             model = _with_constants(test.model, given)
             yield Case(
                 name=test.name,
                 operator=_operator(test.name, test.model),
                 model=model,
                 inputs=tuple(given[v.name] for v in model.graph.input),
-                outputs=tuple(outputs),
+                outputs=tuple(map(_array, outputs)),
                 rtol=test.rtol,
                 atol=test.atol,
             )

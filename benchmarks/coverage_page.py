@@ -20,7 +20,8 @@ _HEAD = """# Coverage of ONNX
 
 What edgekit makes of the node tests of the `onnx` package (version {version}, operator sets up to {opset}).
 Each is a model of one operator, with inputs and what ONNX's reference implementation gives for them. edgekit
-imports it, compiles it in float32 for the host, runs the program and compares within the suite's tolerance.
+imports it, compiles it in float32 for the host, runs the program and compares reals within the suite's
+tolerance.
 
 This page is written by a command, which runs all of them:
 
@@ -36,8 +37,8 @@ This page is written by a command, which runs all of them:
 The suite feeds everything as an input, also the sizes of a reshape or the axes of a reduction. On a board all
 shapes are fixed, and files have these as constants; so they are constants here, too, by the test's values.
 
-Integers that a quantised operator (QLinearConv, QLinearMatMul, QuantizeLinear) stores may differ by one step:
-edgekit rounds as TFLite does.
+Integers must be equal, also those that a quantised operator stores. Reals of other widths (float16, bfloat16,
+float64) are float32 in a program, at its border as well; they are converted before and after.
 
 A name with "(expanded)" is the same operator written out in other ones, as ONNX itself defines it.
 """
