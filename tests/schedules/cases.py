@@ -76,6 +76,10 @@ def scales(rng: Rng, values: Int8) -> tuple[NDArray[np.int32], NDArray[np.int32]
             (2**30, 1),
             (2**31 - 1, -22),
         ][int(rng.integers(5))]
+    if kind == 3:
+        for _ in range(int(rng.integers(1, 3))):
+            large = int(rng.integers(2**30, 2**31)), int(rng.integers(-1, 9))
+            pairs[int(rng.integers(channels))] = large
     return (
         np.array([pair[0] for pair in pairs], np.int32),
         np.array([pair[1] for pair in pairs], np.int32),

@@ -77,6 +77,7 @@ def _filled(parameters: ChannelParameters, channels: int) -> ChannelParameters:
         fill(parameters.multiplier),
         fill(parameters.constant),
         fill(parameters.exponent),
+        fill(parameters.left),
         parameters.form,
     )
 

@@ -21,6 +21,7 @@ from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, f
 from edgekit.compiler.schedules.armv7em.plane_rows import convolve_rows
 from edgekit.compiler.schedules.armv7em.planes import (
     CHANNEL_BYTES,
+    FARTHEST_LEFT,
     Planes,
     pack_channels,
     split_rows,
@@ -71,7 +72,7 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
     shape = _shape(operator, source, output)
     if shape is None:
         return ()
-    parameters = channel_parameters(operator, operator.weights.reshape(9, -1).T)
+    parameters = channel_parameters(operator, operator.weights.reshape(9, -1).T, FARTHEST_LEFT)
     if parameters is None:
         return ()
     stream = pack_channels(operator.weights, parameters)

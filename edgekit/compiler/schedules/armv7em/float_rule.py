@@ -54,6 +54,7 @@ def dense_parameters(operator: op.Dense) -> ChannelParameters | None:
         found.astype(np.int32),
         constants.astype(np.int32),
         exponents.astype(np.int32),
+        np.zeros_like(found, np.int32),
         form="single",
     )
 

@@ -21,7 +21,18 @@ from numpy.typing import NDArray
 from edgekit.compiler.schedules.armv7em.instructions import Assembler
 from edgekit.compiler.schedules.armv7em.requantize import ChannelParameters
 
-__all__ = ["CHANNEL_BYTES", "FARTHEST", "FARTHEST_PAIR", "Planes", "pack_channels", "split_rows"]
+__all__ = [
+    "CHANNEL_BYTES",
+    "FARTHEST",
+    "FARTHEST_LEFT",
+    "FARTHEST_PAIR",
+    "Planes",
+    "pack_channels",
+    "split_rows",
+]
+
+FARTHEST_LEFT = 6
+"""By how many bits more than the doubling weights may be shifted: int16 holds −128 · 2^7."""
 
 CHANNEL_BYTES = 40
 """Of the stream, for each channel: 10 words."""
@@ -69,7 +80,7 @@ class Planes:
 
 def pack_channels(weights: NDArray[np.int8], parameters: ChannelParameters) -> NDArray[np.int8]:
     """(3, 3, C) weights and the parameters as the stream: 2b, P of three columns, Q of three, m, c, e."""
-    doubled = 2 * weights.astype(np.int16)
+    doubled = (2 * weights.astype(np.int16)) << parameters.left.astype(np.int16)
     upper, lower = doubled[[0, 1]], doubled[[1, 2]]
     pairs = np.stack([upper, lower]).transpose(3, 0, 2, 1)  # channel, P or Q, column, half
     words = np.ascontiguousarray(pairs, "<i2").view("<i4").reshape(weights.shape[2], 6)

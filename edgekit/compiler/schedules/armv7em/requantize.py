@@ -56,12 +56,16 @@ LARGEST_EXPONENT = 22
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChannelParameters:
-    """Per output channel, int32 (C,): twice the folded bias, multiplier, constant, exponent."""
+    """Per output channel, int32 (C,): twice the folded bias, multiplier, constant, exponent.
+
+    `left` is by how many bits the weights are to be shifted to the left; the bias already is.
+    """
 
     doubled_bias: NDArray[np.int32]
     multiplier: NDArray[np.int32]
     constant: NDArray[np.int32]
     exponent: NDArray[np.int32]
+    left: NDArray[np.int32]
     form: Form
 
     def general(self) -> ChannelParameters:
@@ -76,30 +80,41 @@ class ChannelParameters:
 
 
 def channel_parameters(
-    operator: op.Conv2D | op.DepthwiseConv2D, weights: NDArray[np.int8]
+    operator: op.Conv2D | op.DepthwiseConv2D, weights: NDArray[np.int8], farthest_left: int = 0
 ) -> ChannelParameters | None:
     """Parameters of a convolution; None where the arithmetic above is not exact.
 
+    A shift to the left, or one too small for the form, is taken out of the weights where these have the room:
+    v · 2^k with an exponent of e + k rounds once where v with e does, and so does the first of two roundings.
+
     Args:
         weights: (C, K), all weights of each output channel.
+        farthest_left: by how many bits they may be shifted to the left.
     """
     form = _form(operator)
     multipliers, exponents = operator.multipliers.astype(np.int64), -operator.shifts.astype(np.int64)
     # A multiplier of 0 gives the zero point with any exponent.
     exponents = np.where(multipliers == 0, 1, exponents)
-    if exponents.min() < (0 if form == "one_sided" else 1) or exponents.max() > LARGEST_EXPONENT:
+    least = 0 if form == "one_sided" else 1
+    left = np.maximum(least - exponents, 0)
+    if form == "two_sided" and left.any():
+        return None  # Without a second rounding there is no half whose sign matters.
+    exponents = exponents + left
+    if left.max() > farthest_left or exponents.max() > LARGEST_EXPONENT:
         return None
     wide = weights.astype(np.int64)
     bias = operator.bias.astype(np.int64) - operator.input_zero_point * wide.sum(axis=1)
-    if (np.abs(bias) + 128 * np.abs(wide).sum(axis=1)).max() >= 2**30:
+    reach = np.abs(bias) + 128 * np.abs(wide).sum(axis=1)
+    if (reach << left).max() >= 2**30:
         return None
     half = np.where(exponents == 0, 0, np.int64(1) << np.maximum(exponents - 1, 0))
     constants = half + operator.output_zero_point * (np.int64(1) << exponents)
     return ChannelParameters(
-        (2 * bias).astype(np.int32),
+        ((2 * bias) << left).astype(np.int32),
         multipliers.astype(np.int32),
         constants.astype(np.int32),
         exponents.astype(np.int32),
+        left.astype(np.int32),
         form,
     )
 
