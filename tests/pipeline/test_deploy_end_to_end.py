@@ -193,15 +193,18 @@ def test_a_missing_emulator_exits_9_with_the_command_that_installs_it(
     assert "qemu-system-arm" in result.stderr
 
 
-def test_a_float_tflite_exits_4_and_names_all_its_operators(data_dir: Path, tmp_path: Path) -> None:
-    result = edgekit(
-        tmp_path, "deploy", str(data_dir / "pretrainedResnet.tflite"), "--target", "host", "--json"
-    )
-    assert result.returncode == 4
-    message = json.loads(result.stdout)["error"]["message"]
-    assert message.count("CONV_2D") == 9
-    assert "SOFTMAX" in message
+def test_a_float_tflite_asks_for_rows_and_runs_in_float_without(data_dir: Path, tmp_path: Path) -> None:
+    model = str(data_dir / "pretrainedResnet.tflite")
+    refused = edgekit(tmp_path, "deploy", model, "--target", "host", "--json")
+    assert refused.returncode == 2
+    assert "--calibration" in json.loads(refused.stdout)["error"]["hint"]
     assert not (tmp_path / "build").exists()
+    result = edgekit(
+        tmp_path, "deploy", model, "--target", "host", "--precision", "float32", "--samples", "2", "--json"
+    )
+    assert result.returncode == 0, result.stderr
+    verified = json.loads(result.stdout)["verify"]
+    assert (verified["mode"], verified["passed"]) == ("tolerance", True)
 
 
 @pytest.mark.emulator
