@@ -2,7 +2,7 @@
 
 In rounds, as each step may open the way for another: what ONNX defines by other operators is expanded, shape
 arithmetic and constants are worked out, control flow whose course is then known is written out. Recurrent
-nodes come last, when the shapes are known.
+nodes come last, when the shapes are known, and then batch normalisations.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import onnx.inliner
 from onnx import ModelProto
 
 from edgekit.errors import ModelError, UnsupportedError
+from edgekit.frontend.onnx_batch_norm import fold_batch_normalizations
 from edgekit.frontend.onnx_constants import fold_constants
 from edgekit.frontend.onnx_control import inline_control_flow
 from edgekit.frontend.onnx_fold import fold_shapes
@@ -86,4 +87,6 @@ def rewrite(model: ModelProto) -> tuple[ModelProto, dict[str, str]]:
         model = infer_shapes(model)
         while fold_constants(model):
             model = infer_shapes(model)
+    if fold_batch_normalizations(model):
+        model = infer_shapes(model)
     return model, origins

@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.artifacts import ImportOptions
 from edgekit.compiler import lower_model
 from edgekit.compiler.operators import AveragePool, Conv2D
 from edgekit.compiler.program import Program
 from edgekit.frontend import load_model
+from tests.frontend.host import run_on_host
+from tests.frontend.onnx_models import OnnxBuilder
 
 RNG = np.random.default_rng(0)
 SHAPE = (1, 2, 6, 6)
@@ -86,3 +90,32 @@ def test_a_pool_that_reads_the_input_is_quantised(tmp_path: Path) -> None:
     program = lowered(nodes, tmp_path / "pool.onnx")
     assert isinstance(program.steps[1].operator, AveragePool)
     assert program.inputs[0][0].dtype == "int8"
+
+
+def test_batch_normalisations_become_weights(tmp_path: Path) -> None:
+    """Behind convolutions of each kind and a product; not behind a result that is read elsewhere as well."""
+    b = OnnxBuilder(np.random.default_rng(2))
+
+    def normalized(x: str, channels: int, name: str | None = None) -> str:
+        spread = b.constant(b.rng.uniform(0.2, 2.0, channels).astype(np.float32))
+        return b.node("BatchNormalization", [x, *(b.weights(channels) for _ in range(3)), spread], name)
+
+    x = b.input("x", (1, 4, 6, 6))
+    x = b.node("Relu", [normalized(b.conv(x, 4, 8, pads=[1, 1, 1, 1]), 8)])
+    x = normalized(b.node("Conv", [x, b.weights(8, 1, 3, 3)], group=8), 8)
+    x = normalized(b.node("ConvTranspose", [x, b.weights(8, 3, 2, 2), b.weights(6)], group=2), 6)
+    shared = b.conv(x, 6, 4)
+    x = b.node("Add", [normalized(shared, 4), shared])
+    x = b.node("Flatten", [x])
+    x = b.node("Gemm", [x, b.weights(5, 36), b.weights(5)], transB=1, beta=0.5)
+    normalized(normalized(x, 5), 5, "y")
+    b.output("y", (1, 5))
+    path = tmp_path / "norms.onnx"
+    model = b.build()
+    onnx.save(model, path)
+    loaded = load_model(path, ImportOptions(precision="float32"))
+    assert str(loaded.module).count("R.multiply(") == 1
+    row = RNG.normal(size=(1, 4, 6, 6)).astype(np.float32)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (wanted,) = session.run(None, {"x": row})
+    np.testing.assert_allclose(run_on_host(loaded, [row])[0], wanted, rtol=1e-4, atol=1e-4)
