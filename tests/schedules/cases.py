@@ -155,10 +155,12 @@ def pointwise(rng: Rng) -> Network:
 
 def depthwise(rng: Rng) -> Network:
     """3x3 mostly; channels in fours mostly; sometimes something that only the portable schedule has."""
-    kernel = (3, 3) if rng.integers(10) else (int(rng.integers(1, 6)), int(rng.integers(1, 6)))
-    stride = _pick(rng, (1, 2))
+    kernel = (3, 3) if rng.integers(3) else (int(rng.integers(1, 6)), int(rng.integers(1, 6)))
+    stride = _pick(rng, (1, 2, 3))
     channels = _pick(rng, (4, 8, 12, 16)) if rng.integers(10) else 6
-    window, (height, width), (rows, columns) = _window(rng, kernel, (stride, stride))
+    window, (height, width), (rows, columns) = _window(
+        rng, kernel, (stride, stride), dilated=rng.integers(6) == 0
+    )
     if rng.integers(5) == 0:
         width = int(rng.integers(30, 70))
         rows, columns = window.output_size(height, width)

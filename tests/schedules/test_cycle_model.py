@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.cycle_model import Instruction, block_cycles, cycles_of_trace
+from benchmarks.cycle_model import cycles_of_trace
+from edgekit.profile.cycles import Instruction, block_cycles
 
 
 def _code(*lines: tuple[int, str, str]) -> dict[int, Instruction]:

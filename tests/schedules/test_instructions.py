@@ -20,6 +20,7 @@ from edgekit.compiler.schedules.armv7em.pixel_blocks import PIXELS, pixel_block
 from edgekit.compiler.schedules.armv7em.plane_rows import convolve_rows
 from edgekit.compiler.schedules.armv7em.planes import Planes, split_rows
 from edgekit.compiler.schedules.armv7em.requantize import FORM_SUFFIX
+from edgekit.compiler.schedules.armv7em.taps import convolve_taps
 from edgekit.compiler.schedules.armv7em.windows import reduce_window
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -37,6 +38,7 @@ def routines() -> list[Assembler]:
             routine = gather_bytes(pixels, row_bytes, rows, step)
             assert routine is not None
             found.append(routine)
+    found += [convolve_taps(form) for form in FORM_SUFFIX]
     for planes in (
         Planes(7, 5, 64, 5, 1),
         Planes(50, 48, 8, 48, 1),

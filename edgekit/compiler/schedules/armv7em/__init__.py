@@ -10,6 +10,7 @@ from edgekit.compiler.schedules.armv7em import (
     convolution,
     dense,
     depthwise,
+    depthwise_taps,
     elementwise,
     movement,
     pooling,
@@ -22,9 +23,14 @@ NAME = "armv7em"
 
 _Variants = Callable[[Program, Step, Request], tuple[Variant, ...]]
 
+
+def _depthwise(program: Program, step: Step, request: Request) -> tuple[Variant, ...]:
+    return (*depthwise.variants(program, step, request), *depthwise_taps.variants(program, step, request))
+
+
 VARIANTS: Mapping[type[op.Operator], _Variants] = {
     op.Conv2D: convolution.variants,
-    op.DepthwiseConv2D: depthwise.variants,
+    op.DepthwiseConv2D: _depthwise,
     op.Dense: dense.variants,
     op.Add: elementwise.sum_variants,
     op.Subtract: elementwise.sum_variants,

@@ -66,6 +66,10 @@ class Assembler(Listing):
     def ldrh(self, to: Register, base: Register, offset: int = 0, *, post: int | None = None) -> None:
         self._memory("ldrh", to, base, offset, post)
 
+    def ldr_register(self, to: Register, base: Register, index: Register) -> None:
+        """to = word at base + index."""
+        self._emit("ldr", f"{to}, [{base}, {index}]", to, base, index)
+
     def ldrb_indexed(self, to: Register, base: Register, index: Register) -> None:
         self._emit("ldrb", f"{to}, [{base}, {index}]", to, base, index)
 
