@@ -49,8 +49,13 @@ def test_documents_named_in_messages_exist() -> None:
 def test_the_readme_takes_a_reader_to_a_model_of_their_own(tmp_path: Path) -> None:
     programs = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     assert len(programs) == 2
+    (tmp_path / "mynet.py").write_text(programs[0], encoding="utf-8")
     for program in programs:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
+            "PYTHONWARNINGS": "ignore",
+        }
         done = subprocess.run(
             [sys.executable, "-c", program],
             cwd=tmp_path,
