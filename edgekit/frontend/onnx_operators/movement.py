@@ -258,13 +258,7 @@ def _tile(node: Node) -> relax.Expr:
     shape, times = node.shape(0), [int(v) for v in repeats.reshape(-1)]
     if len(times) != len(shape) or min(times, default=1) < 1:
         raise node.wrong("has repeats that do not fit its input")
-    # As a broadcast along an axis of its own in front of each that is repeated.
-    apart, spread = [], []
-    for size, count in zip(shape, times, strict=True):
-        apart += [1, size] if count > 1 else [size]
-        spread += [count, size] if count > 1 else [size]
-    whole = node.emit(op.broadcast_to(node.emit(op.reshape(node.input(0), apart)), spread))
-    return op.reshape(whole, [n * t for n, t in zip(shape, times, strict=True)])
+    return op.tile(node.input(0), times)
 
 
 def _expand(node: Node) -> relax.Expr:

@@ -109,7 +109,7 @@ def _shifted(node: Node, position: int) -> relax.Expr:
     value = op.astype(node.input(position), "int32")
     if not node.has(position + 2):
         return value
-    zero = op.astype(node.input(position + 2), "int32")
+    zero = node.emit(op.astype(node.input(position + 2), "int32"))
     known = node.shape(position + 2)
     if math.prod(known) > 1:
         # Of the weights, one an output channel; of a matrix, one a row (of a) or a column (of b).
