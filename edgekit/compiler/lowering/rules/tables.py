@@ -179,9 +179,9 @@ def looked_up(site: Site, value: Tabulated, quantization: Quantization) -> tuple
     table = _stored_table(value, quantization)
     source = value.source
     shape = site.builder.tensors[source.tensor].shape
-    tensor = site.builder.step(
-        op.Lookup(table), (source.tensor,), value.place, site.name, shape, quantization
-    )
+    # The site is that of the quantize; what a reader looks for is the function.
+    name = site.name if value.place is None else value.place.name
+    tensor = site.builder.step(op.Lookup(table), (source.tensor,), value.place, name, shape, quantization)
     return tensor, source.order
 
 
