@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from edgekit.budget import Budget
     from edgekit.frontend import load_model, load_torch
     from edgekit.frontend.torch_qat import convert_qat, freeze_qat, prepare_qat
+    from edgekit.optimization import optimize
     from edgekit.pipeline import (
         Analysis,
         Deployment,
@@ -44,6 +45,7 @@ __all__ = [
     "load_model",
     "load_target",
     "load_torch",
+    "optimize",
     "prepare_qat",
     "profile_bundle",
     "run_bundle",
@@ -67,6 +69,7 @@ _HOMES: Final = {
     "load_model": "edgekit.frontend",
     "load_target": "edgekit.target",
     "load_torch": "edgekit.frontend",
+    "optimize": "edgekit.optimization",
     "prepare_qat": "edgekit.frontend.torch_qat",
     "profile_bundle": "edgekit.pipeline",
     "run_bundle": "edgekit.pipeline",

@@ -29,6 +29,7 @@ __all__ = [
     "CompressSection",
     "DataSection",
     "ModelSection",
+    "OptimizeSection",
     "ProfileSection",
     "Project",
     "find_project",
@@ -77,6 +78,24 @@ class CompressSection(_Section):
     recipe: str = Field(min_length=1)
 
 
+class OptimizeSection(_Section):
+    """`[optimize]`: how `edgekit optimize` searches; what is None is the search's own default."""
+
+    max_drop: Annotated[float, Field(ge=0)] | None = None
+    max_flashes: PositiveInt | None = None
+    data: str | None = Field(default=None, min_length=1)
+    augment: str | None = Field(default=None, min_length=1)
+    step: Annotated[float, Field(gt=0, lt=1)] | None = None
+    importance: Literal["l1", "l2", "taylor", "bn_scale"] | None = None
+    multiple_of: PositiveInt | None = None
+    short_rows: PositiveInt | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    final_epochs: PositiveInt | None = None
+    final_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    qat_epochs: Annotated[int, Field(ge=0)] | None = None
+    batch_size: PositiveInt | None = None
+
+
 class BudgetSection(_Section):
     """`[budget]`: what a deployment may cost; a miss is exit 8."""
 
@@ -121,6 +140,7 @@ class Project(_Section):
     data: DataSection = DataSection()
     boards: Mapping[str, str] = Field(default_factory=dict)
     compress: CompressSection | None = None
+    optimize: OptimizeSection = OptimizeSection()
     budget: BudgetSection = BudgetSection()
     profile: ProfileSection = ProfileSection()
     build: BuildSection = BuildSection()
@@ -201,6 +221,7 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
         "model": ModelSection,
         "data": DataSection,
         "compress": CompressSection,
+        "optimize": OptimizeSection,
         "budget": BudgetSection,
         "profile": ProfileSection,
         "build": BuildSection,

@@ -17,6 +17,7 @@ from edgekit.cli import (
     doctor,
     flash,
     init,
+    optimize,
     profile,
     report,
     rollback,
@@ -37,6 +38,7 @@ _ORDER: Final = (
     "deploy",
     "compile",
     "compress",
+    "optimize",
     "flash",
     "run",
     "profile",
@@ -106,6 +108,7 @@ app.command("analyze")(analyze.command)
 app.command("deploy")(deploy.command)
 app.command("compile")(compile_command.command)
 app.command("compress")(compress.command)
+app.command("optimize")(optimize.command)
 app.command("flash")(flash.command)
 app.command("run")(run.command)
 app.command("profile")(profile.command)

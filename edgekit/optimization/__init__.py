@@ -1,6 +1,6 @@
 """The loop: compress, compile, flash, measure, decide, repeat, deploy."""
 
-from edgekit.optimization.optimize import optimize
+from edgekit.optimization.loop import optimize
 from edgekit.optimization.result import Optimization
 from edgekit.optimization.settings import Settings
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING
 
 from edgekit.artifacts import CompiledModel, Image, Measurement, Serving
 from edgekit.errors import BudgetError, DeviceError, DoesNotFitError
 from edgekit.profile import default_runs, measure, tick_unit, under_conditions
 from edgekit.search.problem import Measured
-from edgekit.search.store import OperatorKey
+from edgekit.search.shapes import OperatorKey
 from edgekit.stages import STAGES, Stages
 from edgekit.target import Target
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["MeasuringBoard", "OperatorCost"]
 
 _ATTEMPTS = 5
+_WAIT_SECONDS = 5.0
+"""Before the second attempt; twice as long before each later one."""
 PROBE_OPERATORS = 96
 """Operators in one probe; more make an image that is slow to compile."""
 
@@ -51,7 +53,6 @@ class MeasuringBoard:
         max_flashes: int | None,
         stages: Stages = STAGES,
         waiting: Callable[[str], None] = lambda reason: None,
-        wait_seconds: float = 5.0,
     ) -> None:
         """
         Args:
@@ -60,13 +61,12 @@ class MeasuringBoard:
             flashes: how many there were before.
             max_flashes: how many there may be in all.
             waiting: told that the board is gone and waited for.
-            wait_seconds: how long at first; twice as long each time after.
         """
         self.target = target
         self.flashes = flashes
         self._address, self._folder = address, folder
         self._flashed, self._max_flashes = flashed, max_flashes
-        self._stages, self._waiting, self._wait_seconds = stages, waiting, wait_seconds
+        self._stages, self._waiting = stages, waiting
 
     def measure_program(
         self, program: Program, name: str
@@ -138,7 +138,7 @@ class MeasuringBoard:
                         hint="plug it in and run the same command again: it goes on where it stopped",
                     ) from error
                 self._waiting(f"{self.target.name} is gone ({error.message}); waiting for it")
-                time.sleep(self._wait_seconds * 2**attempt)
+                sleep(_WAIT_SECONDS * 2**attempt)
         raise AssertionError("the last attempt returned or raised")
 
     def _run_once(self, compiled: CompiledModel, image: Image) -> Measurement:

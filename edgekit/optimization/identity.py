@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -54,6 +55,7 @@ def operator_table() -> Path:
     return folder / "operators.sqlite"
 
 
+@functools.cache
 def _compiler() -> str:
     """SHA-256 over the compiler's own files: another schedule is another cost."""
     import edgekit.compiler

@@ -12,8 +12,8 @@ from edgekit.errors import UsageError
 from edgekit.optimization.board import MeasuringBoard
 from edgekit.search.predictor import Predictor
 from edgekit.search.problem import Candidate, Group, Measured, Prediction, Trained
-from edgekit.search.shapes import Design, NetworkShapes
-from edgekit.search.store import LatencyTable, OperatorKey, SearchStore
+from edgekit.search.shapes import Design, NetworkShapes, OperatorKey
+from edgekit.search.store import DESIGNS_SOURCE, LatencyTable, SearchStore
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from edgekit.optimization.settings import Guide
 
 __all__ = ["TorchProblem"]
-
-_DESIGNS_SOURCE = "designs"
 
 DESIGNS = 14
 """Networks that are lowered to learn the operators' shapes and to choose the points that are measured."""
@@ -120,41 +118,41 @@ class TorchProblem:
         Raises:
             UsageError: the operators of pruned networks don't follow from their channels.
         """
-        designs, programs = [], []
-        for channels in self._designs():
-            program = self.lower(self.networks.untrained(channels), SHAPE_ROWS)
-            designs.append(Design(channels, _keys(program)))
-            programs.append(program)
+        count = 0
+        if not self._store.designs():
+            count = self._measure_designs()
         try:
-            self._shapes = NetworkShapes([group.name for group in self.groups], designs)
+            self._shapes = NetworkShapes([group.name for group in self.groups], self._store.designs())
         except ValueError as error:
             raise UsageError(
                 f"the costs of pruned networks can't be predicted: {error}",
                 hint="edgekit compress prunes to a share that you choose",
             ) from error
-        if self._guide == "macs":
-            return 0
-        count = 0
-        if not self._store.points(_DESIGNS_SOURCE):
-            count = self._measure_designs(programs)
-        self._predictor = Predictor(self._shapes)
-        self._predictor.learn(self._store.points(_DESIGNS_SOURCE))
+        if self._guide == "measurements":
+            self._predictor = Predictor(self._shapes)
+            self._predictor.learn(self._store.points(DESIGNS_SOURCE))
         return count
 
-    def _measure_designs(self, programs: Sequence[Program]) -> int:
-        """Measure what the table lacks and keep what this search goes by; returns how many were measured."""
+    def _measure_designs(self) -> int:
+        """Lower a few networks, measure what the table lacks of their operators, and keep what this search
+        goes by; returns how many were measured.
+        """
+        designs: list[Design] = []
         steps: dict[OperatorKey, tuple[Program, Step]] = {}
-        for program in programs:
-            for step, key in zip(program.steps, _keys(program), strict=True):
+        for channels in self._designs():
+            program = self.lower(self.networks.untrained(channels), SHAPE_ROWS)
+            designs.append(Design(channels, _keys(program)))
+            for step, key in zip(program.steps, designs[-1].operators, strict=True):
                 steps.setdefault(key, (program, step))
-        wanted = [steps[key] for key in steps if key.channels not in self._table.points(key.kind)]
         count = 0
-        for costs in self.board.measure_operators(wanted):
-            self._table.add((one.key, one.schedule, one.cost) for one in costs)
-            count += len(costs)
+        if self._guide == "measurements":
+            wanted = [steps[key] for key in steps if key.channels not in self._table.points(key.kind)]
+            for costs in self.board.measure_operators(wanted):
+                self._table.add((one.key, one.schedule, one.cost) for one in costs)
+                count += len(costs)
         known = {kind: self._table.points(kind) for kind in {key.kind for key in steps}}
-        self._store.add_points(
-            _DESIGNS_SOURCE,
+        self._store.add_designs(
+            designs,
             [(key, known[key.kind][key.channels]) for key in steps if key.channels in known[key.kind]],
         )
         return count

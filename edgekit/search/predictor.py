@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from edgekit.search.interpolate import Estimate, Surface
 from edgekit.search.problem import Candidate, Prediction
-from edgekit.search.shapes import NetworkShapes
-from edgekit.search.store import OperatorKey
+from edgekit.search.shapes import NetworkShapes, OperatorKey
 
 __all__ = ["Predictor"]
 

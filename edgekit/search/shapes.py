@@ -14,9 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.search.store import OperatorKey
+__all__ = ["Design", "NetworkShapes", "OperatorKey"]
 
-__all__ = ["Design", "NetworkShapes"]
+
+@dataclass(frozen=True, slots=True)
+class OperatorKey:
+    """An operator as far as its cost goes: its kind with all its geometry, and its channels apart."""
+
+    kind: str
+    """Operator, window, spatial shape, types: everything but the channels, as one text."""
+    channels: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,17 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import UsageError
 from edgekit.search.problem import Measured, Trained
+from edgekit.search.shapes import Design, OperatorKey
 from edgekit.text import printable
 
-__all__ = ["LatencyTable", "OperatorKey", "SearchStore"]
+__all__ = ["DESIGNS_SOURCE", "LatencyTable", "SearchStore"]
+
+DESIGNS_SOURCE = "designs"
+"""Where points come from that no candidate gave."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS identity (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -32,6 +35,7 @@ CREATE TABLE IF NOT EXISTS points (
     source TEXT NOT NULL, kind TEXT NOT NULL, channels TEXT NOT NULL, cost REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS points_of ON points (source);
+CREATE TABLE IF NOT EXISTS designs (channels TEXT NOT NULL, operators TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS flashes (number INTEGER PRIMARY KEY, what TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS looks (winner TEXT PRIMARY KEY, found TEXT NOT NULL);
 """
@@ -41,15 +45,6 @@ CREATE TABLE IF NOT EXISTS operators (
     cost REAL NOT NULL, PRIMARY KEY (conditions, kind, channels)
 );
 """
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorKey:
-    """An operator as far as its cost goes: its kind with all its geometry, and its channels apart."""
-
-    kind: str
-    """Operator, kernel, stride, spatial shape, types: everything but the channels, as one text."""
-    channels: tuple[int, ...]
 
 
 class SearchStore:
@@ -86,7 +81,7 @@ class SearchStore:
         if different:
             raise UsageError(
                 f"{printable(str(self._path))} is a search with another {', '.join(different)}",
-                hint="choose another folder with -o, or remove this one",
+                hint="choose another folder with -o, or begin anew with --fresh",
             )
 
     def trained(self, candidate: str) -> Trained | None:
@@ -124,9 +119,32 @@ class SearchStore:
         ).fetchall()
         return tuple((OperatorKey(kind, tuple(json.loads(channels))), cost) for kind, channels, cost in rows)
 
-    def add_points(self, source: str, points: Iterable[tuple[OperatorKey, float]]) -> None:
+    def designs(self) -> tuple[Design, ...]:
+        """The networks that this search learns the operators' shapes from; none before they are written."""
+        rows = self._database.execute("SELECT channels, operators FROM designs ORDER BY rowid").fetchall()
+        return tuple(
+            Design(
+                json.loads(channels),
+                tuple(OperatorKey(kind, tuple(counts)) for kind, counts in json.loads(operators)),
+            )
+            for channels, operators in rows
+        )
+
+    def add_designs(self, designs: Iterable[Design], points: Iterable[tuple[OperatorKey, float]]) -> None:
+        """Write them and what their operators cost, both or neither."""
         with self._transaction():
-            self._write_points(source, points)
+            self._write_points(DESIGNS_SOURCE, points)
+            self._database.execute("DELETE FROM designs")
+            self._database.executemany(
+                "INSERT INTO designs VALUES (?, ?)",
+                [
+                    (
+                        json.dumps(dict(one.channels)),
+                        json.dumps([(key.kind, list(key.channels)) for key in one.operators]),
+                    )
+                    for one in designs
+                ],
+            )
 
     def _write_points(self, source: str, points: Iterable[tuple[OperatorKey, float]]) -> None:
         self._database.execute("DELETE FROM points WHERE source = ?", (source,))

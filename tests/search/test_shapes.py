@@ -6,8 +6,7 @@ import pytest
 
 from edgekit.search.predictor import Predictor
 from edgekit.search.problem import Candidate
-from edgekit.search.shapes import Design, NetworkShapes
-from edgekit.search.store import OperatorKey
+from edgekit.search.shapes import Design, NetworkShapes, OperatorKey
 
 
 def network(a: int, b: int) -> tuple[OperatorKey, ...]:

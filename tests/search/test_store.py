@@ -8,7 +8,8 @@ import pytest
 
 from edgekit.errors import UsageError
 from edgekit.search.problem import Measured, Trained
-from edgekit.search.store import LatencyTable, OperatorKey, SearchStore
+from edgekit.search.shapes import Design, OperatorKey
+from edgekit.search.store import LatencyTable, SearchStore
 
 KEY = OperatorKey("conv2d 1x1 s1 25x5", (64, 64))
 IDENTITY = {"model": "aa", "target": "mps2-an386"}
@@ -20,6 +21,7 @@ def test_what_was_written_is_there_again(tmp_path: Path) -> None:
     assert store.measured("a") is None
     store.add_trained("a", Trained(0.91), 2.0)
     store.add_measured("a", Measured(1.5e6, 10, 20), [(KEY, 7.0)])
+    store.add_designs([Design({"a": 8}, (KEY,))], [(KEY, 9.0)])
     store.add_flash("start")
     # never closed: as after a kill
     again = SearchStore(tmp_path / "search.sqlite", IDENTITY)
@@ -27,6 +29,8 @@ def test_what_was_written_is_there_again(tmp_path: Path) -> None:
     assert again.measured("a") == Measured(1.5e6, 10, 20)
     assert again.points("a") == ((KEY, 7.0),)
     assert again.points("b") == ()
+    assert again.designs() == (Design({"a": 8}, (KEY,)),)
+    assert again.points("designs") == ((KEY, 9.0),)
     assert again.flashes() == 1
 
 

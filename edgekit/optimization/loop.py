@@ -25,6 +25,7 @@ from edgekit.optimization.board import MeasuringBoard
 from edgekit.optimization.feasibility import refuse_impossible
 from edgekit.optimization.final import Final, finish, integer_accuracy, training_loss
 from edgekit.optimization.identity import measuring_conditions, operator_table, search_identity
+from edgekit.optimization.page import write_report
 from edgekit.optimization.problem import TorchProblem
 from edgekit.optimization.result import Baseline, HeldOut, Optimization
 from edgekit.optimization.settings import DEFAULT_SETTINGS, Settings
@@ -166,7 +167,7 @@ def optimize(
         assert measurement is not None
         memory = deployment.image.memory
         measured = Measured(measurement.p50, memory.flash_bytes, memory.ram_bytes)
-        return Optimization(
+        result = Optimization(
             name=source.name,
             directory=place,
             target=resolved,
@@ -187,6 +188,9 @@ def optimize(
             flashes=measuring.flashes,
             problems=_problems(limits, max_drop, measured, outcome, deployment, baseline, final, test),
         )
+        with step(progress, Step.REPORT, printable(str(place))) as running:
+            running.outcome = printable(str(write_report(result)))
+        return result
 
 
 def _limits(budget: Budget, target: Target) -> Limits:
