@@ -14,7 +14,7 @@ from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from edgekit.artifacts import Place
-from edgekit.errors import EdgekitError, ModelError, UnsupportedError
+from edgekit.errors import EdgekitError, ModelError
 from edgekit.frontend.places import build_main, record_places
 from edgekit.frontend.shapes import MAX_ELEMENTS, show_name
 from edgekit.frontend.torch_nodes import (
@@ -34,8 +34,15 @@ Converter = Callable[[fx.Node], relax.Expr]
 INPUT_TYPES = {torch.float32: "float32", torch.int8: "int8", torch.uint8: "uint8", torch.int32: "int32",
                torch.int64: "int64", torch.bool: "bool"}  # fmt: skip
 
-# What TVM 0.27 converts to operators that it then can't compile; torch's decompositions are used instead.
-_TAKEN_APART = ("pixel_shuffle.default",)
+# torch's own decompositions are used instead of TVM 0.27's converters: those make operators that TVM then
+# can't compile, and recurrent layers of one layer and direction only, without their last states.
+_TAKEN_APART = (
+    "pixel_shuffle.default",
+    "gru.input",
+    "lstm.input",
+    "rnn_tanh.input",
+    "rnn_relu.input",
+)
 
 _QUANTIZERS = (
     "quantize_per_tensor",
@@ -70,9 +77,9 @@ class _Importer(ExportedProgramImporter):  # type: ignore[misc]
             "elu.default": self._exponential_unit,
             "celu.default": self._exponential_unit,
             "upsample_nearest2d.vec": self._nearest,
+            "masked_fill.Scalar": self._masked,
             "amax.default": self._extremum(relax.op.max),
             "amin.default": self._extremum(relax.op.min),
-            "adaptive_max_pool2d.default": self._adaptive_max_pool2d,
         }
 
     # --- converters -----------------------------------------------------------------------------------------
@@ -162,24 +169,19 @@ class _Importer(ExportedProgramImporter):  # type: ignore[misc]
             )
         )
 
+    def _masked(self, node: fx.Node) -> relax.Expr:
+        """TVM's own converter makes a `full_like` of the value, which has no type of its own."""
+        value, mask, filling = arguments(node)
+        tensor = self.env[value]
+        constant = relax.const(np.array(filling, dtype=str(tensor.ty.dtype)))
+        return self.block_builder.emit(relax.op.where(self.env[mask], constant, tensor))
+
     def _extremum(self, operator: Callable[..., relax.Expr]) -> Converter:
         def convert(node: fx.Node) -> relax.Expr:
             value, axes, keep = _completed(node)
             return self.block_builder.emit(operator(self.env[value], list(axes) or None, bool(keep)))
 
         return convert
-
-    def _adaptive_max_pool2d(self, node: fx.Node) -> relax.Expr:
-        value, size = arguments(node)
-        shape = shape_of(value) or ()
-        window = [side // out for side, out in zip(shape[-2:], size, strict=True)]
-        if len(shape) != 4 or any(side % out for side, out in zip(shape[-2:], size, strict=True)):
-            raise UnsupportedError(
-                f"adaptive_max_pool2d {show_name(node.name)} of the torch model has windows of several sizes"
-            )
-        pooled = self.block_builder.emit(relax.op.nn.max_pool2d(self.env[value], window, window))
-        # Its indices are never read: a graph that does is refused by its getitem.
-        return relax.Tuple([pooled])
 
     # --- the graph ------------------------------------------------------------------------------------------
 
@@ -257,7 +259,10 @@ def _parameter(node: fx.Node) -> relax.Var:
         raise ModelError(f"The torch model's input {show_name(node.name)} has no fixed shape.")
     assert tensor is not None
     if tensor.dtype not in INPUT_TYPES or math.prod(shape) > MAX_ELEMENTS:
-        raise ModelError(f"The torch model's input {show_name(node.name)} is {tensor.dtype} {shape}.")
+        raise ModelError(
+            f"The torch model's input {show_name(node.name)} is {tensor.dtype} {shape}.",
+            hint="module.float() and float32 example inputs; or int8, uint8, int32, int64 or bool",
+        )
     return relax.Var(node.name, relax.TensorType(shape, INPUT_TYPES[tensor.dtype]))
 
 

@@ -51,6 +51,8 @@ _WEIGHTED: Mapping[str, int] = {
     "linear.default": 0,
 }
 
+_TRANSPOSED = frozenset({"conv_transpose1d.default", "conv_transpose2d.input"})
+
 # Of those, the ones that PT2E folds a batch normalisation into after training.
 _FOLDED_WEIGHTS = frozenset(_WEIGHTED) - {"linear.default"}
 _NORM = "batch_norm.default"
@@ -209,6 +211,8 @@ class EdgekitQuantizer(Quantizer):  # type: ignore[misc]
         inputs: dict[fx.Node, Spec | None] = {source: self._input(source), weight: self._weight(axis)}
         bias = arguments(node)[2] if len(arguments(node)) > 2 else None
         counted = self._narrow and not self._training and source not in self._transparent
+        if operator_name(node) in _TRANSPOSED and _groups(node) > 1:
+            counted = False  # its weights have a scale for the channels of one group, its bias one for all
         if isinstance(bias, fx.Node) and bias.op == "get_attr" and counted:
             inputs[bias] = _bias_spec((source, node), (weight, node))
         self._annotate(node, inputs, self._activation)
@@ -386,6 +390,12 @@ class EdgekitQuantizer(Quantizer):  # type: ignore[misc]
         if operator_name(user) == _NORM:
             return self._training and operator_name(node) in _FOLDED_WEIGHTS and arguments(user)[0] is node
         return operator_name(user) in _BOUNDS and arguments(user)[0] is node
+
+
+def _groups(transposed: fx.Node) -> int:
+    given = arguments(transposed)
+    groups: Any = given[6] if len(given) > 6 else transposed.kwargs.get("groups", 1)
+    return int(groups)
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from edgekit.frontend.torch_nodes import arguments, constant_of, is_real, shape_of
+from edgekit.frontend.torch_pooling import plain_pools
 
 __all__ = ["rewrite"]
 
@@ -22,6 +23,7 @@ def rewrite(graph_module: fx.GraphModule) -> None:
     _fold_constants(graph_module)
     _spell_out_factors(graph_module)
     _normalize_indices(graph_module)
+    plain_pools(graph_module)
     _divisions_to_products(graph_module)
     _fold_batch_norms(graph_module)
     graph_module.graph.eliminate_dead_code()

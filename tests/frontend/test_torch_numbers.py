@@ -63,6 +63,8 @@ ON_IMAGES: Mapping[str, Operator] = {
     "adaptive average": lambda x: functional.adaptive_avg_pool2d(x, (3, 4)),
     "global average": lambda x: functional.adaptive_avg_pool2d(x, 1),
     "adaptive maximum": lambda x: functional.adaptive_max_pool2d(x, 1),
+    "adaptive maximum, uneven": lambda x: functional.adaptive_max_pool2d(x, (4, 3)),
+    "adaptive maximum, to its own size": lambda x: functional.adaptive_max_pool2d(x, (9, 8)),
     "mean over negative axes": lambda x: x.mean((-1, -2)),
     "mean, kept": lambda x: x.mean(1, keepdim=True),
     "sum": lambda x: x.sum(-1),
@@ -192,17 +194,23 @@ class _Recurrent(nn.Module):
         self.gru = nn.GRU(12, 6, batch_first=True)
         self.both_ways = nn.GRU(12, 4, batch_first=True, bidirectional=True)
         self.lstm = nn.LSTM(12, 6, batch_first=True)
+        self.deep = nn.LSTM(12, 3, 2, batch_first=True, bidirectional=True)
+        self.plain = nn.RNN(12, 4, nonlinearity="relu")
         self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         gru, _ = self.gru(x)
         both, _ = self.both_ways(x)
         lstm, _ = self.lstm(x)
+        deep, (hidden, cell) = self.deep(x)
+        plain, last = self.plain(x.transpose(0, 1), torch.ones(1, 2, 4))
         attention, _ = self.attention(x, x, x, need_weights=False)
         causal = functional.scaled_dot_product_attention(x, x, x, is_causal=True)
         allowed = torch.ones(5, 5, dtype=torch.bool).triu()
         masked = functional.scaled_dot_product_attention(x, x, x, attn_mask=allowed, scale=0.5)
-        return gru[:, -1], both, lstm[:, -1], attention, causal, masked
+        scores = torch.matmul(x, x.transpose(1, 2)).masked_fill(x.sum(-1, keepdim=True) > 0, -1e4)
+        states = (gru[:, -1], both, lstm[:, -1], deep, hidden, cell, plain, last)
+        return *states, attention, causal, masked, scores.softmax(-1)
 
 
 def test_recurrent_layers_and_attention_compute_what_torch_does() -> None:
@@ -211,6 +219,7 @@ def test_recurrent_layers_and_attention_compute_what_torch_does() -> None:
     with torch.no_grad():
         expected = [value.numpy() for value in module(x)]
     found = run_on_host(load_torch(module, (x,), options=FLOAT), [x.numpy()])
+    assert len(found) == len(expected) == 12
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
 

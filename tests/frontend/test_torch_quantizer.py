@@ -111,17 +111,32 @@ def test_nothing_is_quantised_between_operators_in_float() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.norm = nn.GroupNorm(2, 4)
-            self.gru = nn.GRU(8, 6, batch_first=True)
-            self.head = nn.Linear(6, 3)
+            self.head = nn.Linear(8, 3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            sequence, _ = self.gru(self.norm(x).transpose(1, 2).reshape(1, -1, 8))
-            return self.head(sequence[:, -1])
+            return self.head(self.norm(x).cumsum(1)[:, -1])
 
     calls = _calls(_quantized(Float(), (1, 4, 8)))
     assert calls.count("q") == 2
     assert calls[-5:] == ["q", "d", "linear", "q", "d"]
     assert "q" not in calls[:-5]
+
+
+def test_recurrent_layers_are_quantised_step_by_step() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(4, 3, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.gru(x)[0]
+
+    graph = _quantized(Recurrent(), (1, 3, 4))
+    quantised = [node for node in graph.graph.nodes if operator_name(node).startswith("quantize")]
+    computed = {"linear.default", "sigmoid.default", "tanh.default", "mul.Tensor", "add.Tensor"}
+    results = [node for node in graph.graph.nodes if operator_name(node) in computed]
+    assert len(results) > 20
+    assert {node for result in results for node in result.users} <= set(quantised)
 
 
 def test_masked_scores_stay_in_float() -> None:

@@ -258,6 +258,10 @@ def test_modules_that_are_refused() -> None:
         broken.weight[0, 0] = float("nan")
     with pytest.raises(ModelError, match="weight has values that are no numbers"):
         load_torch(broken, example, options=float32)
+    with pytest.raises(ModelError, match="float16"):
+        load_torch(nn.Linear(4, 4).half(), (example[0].half(),), options=float32)
+    with pytest.raises(UnsupportedError, match="indices of its maxima"):
+        load_torch(nn.MaxPool2d(2, return_indices=True), (torch.randn(1, 1, 4, 4),), options=float32)
     training = torch.export.export(nn.BatchNorm1d(4).train(), example)
     with pytest.raises(ModelError, match="training mode"):
         load_torch(training, options=float32)
