@@ -26,6 +26,7 @@ from edgekit.frontend.calibration_rows import calibration_rows
 from edgekit.frontend.observers import OBSERVERS
 from edgekit.frontend.onnx_check import CheckedOnnx
 from edgekit.frontend.onnx_infer import infer_shapes
+from edgekit.frontend.onnx_prepare import prepare_for_quantization
 from edgekit.frontend.onnx_qoperator import INT16_OPSET, PER_CHANNEL_OPSET, raised
 from edgekit.frontend.shapes import show_name
 
@@ -186,7 +187,9 @@ def quantize_onnx(
     model = raised(checked.model, INT16_OPSET if wide else PER_CHANNEL_OPSET)
     with tempfile.TemporaryDirectory(prefix="edgekit-quantize-") as name:
         try:
-            model = infer_shapes(_optimize(model, Path(name)))
+            model = _optimize(model, Path(name))
+            prepare_for_quantization(model)
+            model = infer_shapes(model)
             add_pre_process_metadata(model)
             ranges = _observe(model, feeds, method, 65536 if wide else 256, wide)
             found = {
