@@ -7,7 +7,8 @@ where its inputs are the reference's, rounded to their own scales.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,7 +120,7 @@ def _prepare(model: Model, source: Model | None) -> tuple[Program, list[_Layer],
             f"{model.name} has no quantised tensor to compare", hint="leave --data out: it computes in float"
         )
     if source is not None:
-        names = _names_in_source(model, source, unrounded_model.origins)
+        names = _names_in_source(model, source, unrounded_model.origins, {entry[2] for entry in found})
         layers = [_layer(*entry[:3], names[entry[2]], entry[3]) for entry in found if entry[2] in names]
         if len(layers) >= _LEAST_MATCHED * len(found):
             return program, *_matching(layers, source.module, "source")
@@ -150,20 +151,32 @@ def _absorbed(tensor: Tensor) -> tuple[float, float]:
     return absorbed_activation(quantization.scale, quantization.zero_point, int(limits.min), int(limits.max))
 
 
-def _names_in_source(model: Model, source: Model, origins: Mapping[str, str]) -> Mapping[str, str]:
-    """A variable of the quantised model to the variable of the float one with the same name in the file."""
-    by_place = {
-        source.places[binding.var.name].name: binding.var.name
+def _names_in_source(
+    model: Model, source: Model, origins: Mapping[str, str], layers: Collection[str]
+) -> Mapping[str, str]:
+    """A variable of the quantised model to the variable of the float one with the same name in the file.
+
+    The last one there: a convolution and its bias have one place. Where several of the `layers` have one
+    place too, as the steps that a recurrent node is written out to, the name says nothing.
+    """
+    in_source = [
+        (source.places[binding.var.name].name, binding.var.name)
         for binding in bindings_of(source.module)
         if binding.var.name in source.places
-    }  # the last one: a convolution and its bias have one place
-    names = {}
-    for binding in bindings_of(model.module):
-        variable = binding.var.name
-        place = model.places.get(origins.get(variable, variable))
-        if place is not None and place.name in by_place:
-            names[variable] = by_place[place.name]
-    return names
+    ]
+    by_place = dict(in_source)
+    places = {
+        binding.var.name: place.name
+        for binding in bindings_of(model.module)
+        if (place := model.places.get(origins.get(binding.var.name, binding.var.name))) is not None
+    }
+    sources = Counter(place for place, _ in in_source)
+    readings = Counter(places[variable] for variable in layers if variable in places)
+    return {
+        variable: by_place[place]
+        for variable, place in places.items()
+        if place in by_place and (sources[place] == 1 or readings[place] <= 1)
+    }
 
 
 # --- one row ------------------------------------------------------------------------------------------------

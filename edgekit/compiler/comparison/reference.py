@@ -161,8 +161,10 @@ class FloatGraph:
         parameters = list(function.params)
         by_name = {binding.var.name: binding.var for binding in bindings_of(module)}
         by_name |= {each.name: each for each in parameters}
-        self.names = tuple(name for name in dict.fromkeys(wanted) if name in by_name)
-        self.sizes = {name: _elements(by_name[name]) for name in self.names}
+        known_names = [name for name in dict.fromkeys(wanted) if name in by_name]
+        self.sizes = {name: size for name in known_names if (size := _elements(by_name[name])) is not None}
+        self.names = tuple(self.sizes)
+        """Of the wanted variables, those that are one tensor."""
         self.input_types = [str(each.ty.dtype) for each in parameters]
         known: dict[Any, Any] = {}
 
