@@ -69,7 +69,7 @@ class Program:
         return sum(self.own_parameters())
 
     def own_parameters(self) -> tuple[int, ...]:
-        """Trained values of each step that none before it holds: the steps of a recurrent layer share theirs."""
+        """Trained values of each step that none before it holds; steps of a recurrent layer share theirs."""
         known: set[bytes] = set()
         return tuple(self._new_parameters(step, known) for step in self.steps)
 

@@ -79,6 +79,8 @@ def _merge_tables(program: Program) -> Program:
     steps: list[Step | None] = list(program.steps)
     readers, producers = _readers(program), _producers(program)
     for position, step in enumerate(program.steps):
+        if not step.inputs:
+            continue
         storage = program.tensors[step.inputs[0]].storage
         before = producers.get(storage)
         maker = None if before is None else steps[before]
