@@ -1,9 +1,7 @@
 """Cycles that a Cortex-M4 would take by Arm's documented timing, from what QEMU logs of an inference.
 
-QEMU counts instructions; a load of eight registers is one of them and takes nine cycles. This model weighs
-each executed instruction by the "Cortex-M4 Technical Reference Manual" (Arm 100166), section 3.3, for memory
-without wait states: it is an estimate and is called a model wherever it is shown. Loads that follow loads or
-stores are pipelined and count one cycle less; a taken branch refills the pipeline in two cycles.
+`edgekit.profile.cycles` has the timing, by which `edgekit tune` chooses; here it is applied to a log of whole
+inferences.
 """
 
 from __future__ import annotations
@@ -15,58 +13,18 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.device import Client
 from edgekit.device.emulator import EmulatorSettings, emulator_argv
 from edgekit.device.processes import OwnedProcess
 from edgekit.device.transports.serial import SerialTransport
+from edgekit.profile.cycles import REFILL, Instruction, block_cycles, read_disassembly
 
-__all__ = ["Instruction", "block_cycles", "cycles_of_trace", "disassemble", "trace_inference"]
-
-REFILL = 2
-DIVISION = 8
-"""2 to 12 cycles, by the operands."""
+__all__ = ["cycles_of_trace", "disassemble", "trace_inference"]
 
 _TTY = re.compile(rb"char device redirected to (/dev/pts/[0-9]+)")
 _TRACE = re.compile(r"^Trace \d+: 0x[0-9a-f]+ \[[0-9a-f]+/([0-9a-f]+)/")
-_LINE = re.compile(r"^\s+([0-9a-f]+):\t(\S+)\s*([^;@]*)")
-_CONDITIONS = "eq|ne|cs|cc|hs|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le"
-_BRANCH = re.compile(rf"^(b|bl|bx|blx|cbz|cbnz|tbb|tbh)({_CONDITIONS})?(\.w|\.n)?$")
-
-
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """One instruction of the image: address, mnemonic without width, operands as objdump prints them."""
-
-    address: int
-    mnemonic: str
-    operands: str
-
-    @property
-    def is_load(self) -> bool:
-        return self.mnemonic.startswith(("ldr", "ldm", "pop"))
-
-    @property
-    def is_store(self) -> bool:
-        return self.mnemonic.startswith(("str", "stm", "push"))
-
-    @property
-    def ends_block(self) -> bool:
-        return bool(_BRANCH.match(self.mnemonic)) or (self.is_load and "pc" in self.operands.split("[")[0])
-
-    @property
-    def target(self) -> int | None:
-        """Where a direct branch goes; None for other instructions."""
-        match = re.match(r"(?:\w+, )?([0-9a-f]+) <", self.operands)
-        return int(match[1], 16) if match and self.mnemonic.startswith(("b", "cb")) else None
-
-    @property
-    def registers(self) -> int:
-        """How many registers a multiple load or store moves."""
-        listed = self.operands[self.operands.index("{") + 1 : self.operands.index("}")]
-        return len(listed.split(","))
 
 
 def disassemble(image: Path) -> dict[int, Instruction]:
@@ -78,32 +36,7 @@ def disassemble(image: Path) -> dict[int, Instruction]:
         timeout=120,
         check=True,
     )
-    found = {}
-    for line in done.stdout.splitlines():
-        match = _LINE.match(line)
-        if match and not match[2].startswith("."):
-            mnemonic = match[2].removesuffix(".w").removesuffix(".n")
-            found[int(match[1], 16)] = Instruction(int(match[1], 16), mnemonic, match[3])
-    return found
-
-
-def block_cycles(block: Iterable[Instruction]) -> int:
-    """Cycles of instructions one after another, the last one's branch not taken."""
-    cycles, pipelined = 0, False
-    for each in block:
-        name = each.mnemonic
-        if name in ("ldrd", "strd"):
-            cycles += 3
-        elif name.startswith(("ldm", "stm", "push", "pop")):
-            cycles += 1 + each.registers
-        elif each.is_load:
-            cycles += 1 if pipelined else 2
-        elif name in ("sdiv", "udiv"):
-            cycles += DIVISION
-        else:
-            cycles += 1
-        pipelined = each.is_load or each.is_store
-    return cycles
+    return read_disassembly(done.stdout)
 
 
 def cycles_of_trace(addresses: Iterable[int], code: dict[int, Instruction]) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -45,8 +46,12 @@ class EmulatorSettings:
             raise TargetError(f"icount_shift is 0 to 10, not {self.icount_shift}")
 
 
-def emulator_argv(program: str, settings: EmulatorSettings, image: Path) -> tuple[str, ...]:
+def emulator_argv(
+    program: str, settings: EmulatorSettings, image: Path, plugin: Path | None = None
+) -> tuple[str, ...]:
     """The command line; the UART is QEMU's first serial port, everything else that could talk is off."""
+    # In QEMU's options a comma ends a value; two of them are one in it.
+    plugged = () if plugin is None else ("-plugin", f"file={plugin}".replace(",", ",,"))
     return (
         program,
         "-machine",
@@ -61,6 +66,7 @@ def emulator_argv(program: str, settings: EmulatorSettings, image: Path) -> tupl
         f"shift={settings.icount_shift},sleep=off",
         "-kernel",
         str(image.absolute()),
+        *plugged,
     )
 
 
@@ -72,8 +78,15 @@ class EmulatedBoard:
         settings: EmulatorSettings,
         image: Path,
         *,
+        plugin: Path | None = None,
+        environment: Mapping[str, str] | None = None,
         start_timeout_s: float = 20.0,
     ) -> None:
+        """
+        Args:
+            plugin: one of edgekit's plugins for QEMU.
+            environment: QEMU's; this process's own by default.
+        """
         program = shutil.which(_PROGRAM)
         if program is None:
             raise MissingToolError(
@@ -83,10 +96,11 @@ class EmulatedBoard:
         if not image.is_file():
             raise DeviceError(f"there is no image at {printable(str(image))}", hint="compile it first")
         self._owned = OwnedProcess(
-            emulator_argv(program, settings, image),
+            emulator_argv(program, settings, image, plugin),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            environment=environment,
         )
         try:
             self.tty = self._wait_for_tty(start_timeout_s)

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -22,7 +23,7 @@ from edgekit.fsutil import sync_directory
 from edgekit.resources import firmware_templates_directory
 from edgekit.text import printable
 
-__all__ = ["MACHINES", "PACKAGE", "Machine", "find_qemu", "tick_plugin"]
+__all__ = ["MACHINES", "PACKAGE", "Machine", "find_qemu", "make_plugin", "tick_plugin"]
 
 PACKAGE: Final = "qemu-user"
 _COMPILE_S: Final = 60.0
@@ -66,8 +67,22 @@ def tick_plugin(user: str, qemu: Path, folder: Path) -> Path:
         MissingToolError: there is no C compiler.
         DeviceError: it does not compile, or QEMU does not load it; the message says why.
     """
-    source = (firmware_templates_directory() / "plugin" / "tick.c").read_bytes()
-    plugin = folder / f"tick-{_key(source, user, qemu)}.so"
+    return make_plugin("tick", qemu, folder, user, lambda workshop: _check(user, qemu, workshop))
+
+
+def make_plugin(name: str, qemu: Path, folder: Path, key: str, check: Callable[[Path], None]) -> Path:
+    """`firmware_templates/plugin/<name>.c` built for `qemu`, made in `folder` unless it is there.
+
+    Args:
+        key: what else the plugin depends on.
+        check: raises where `<name>.so` in the given folder does not work: it is not kept then.
+
+    Raises:
+        MissingToolError: there is no C compiler.
+        DeviceError: it does not compile.
+    """
+    source = (firmware_templates_directory() / "plugin" / f"{name}.c").read_bytes()
+    plugin = folder / f"{name}-{_key(source, key, qemu)}.so"
     if plugin.is_file():
         return plugin
     compiler = shutil.which("gcc") or shutil.which("cc")
@@ -79,19 +94,19 @@ def tick_plugin(user: str, qemu: Path, folder: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as made:
         workshop = Path(made)
-        (workshop / "tick.c").write_bytes(source)
-        _compile(compiler, _api(qemu), workshop)
-        _check(user, qemu, workshop)
-        (workshop / "tick.so").replace(plugin)
+        (workshop / f"{name}.c").write_bytes(source)
+        _compile(compiler, _api(qemu), workshop, name)
+        check(workshop)
+        (workshop / f"{name}.so").replace(plugin)
     sync_directory(folder)
     return plugin
 
 
-def _key(source: bytes, user: str, qemu: Path) -> str:
+def _key(source: bytes, key: str, qemu: Path) -> str:
     """Changes with all that a plugin depends on. A new version of QEMU is a new file."""
     real = qemu.resolve()
     status = real.stat()
-    facts = f"{user}\0{real}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape")
+    facts = f"{key}\0{real}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape")
     return hashlib.sha256(facts + source).hexdigest()[:32]
 
 
@@ -104,10 +119,10 @@ def _api(qemu: Path) -> int:
     return 2 if int(found[1]) >= _FIRST_OF_API_2 else 1
 
 
-def _compile(compiler: str, api: int, workshop: Path) -> None:
+def _compile(compiler: str, api: int, workshop: Path, name: str) -> None:
     argv = [
         *(compiler, "-O2", "-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden"),
-        *(f"-DEDGEKIT_PLUGIN_API={api}", "-D_GNU_SOURCE", "-o", "tick.so", "tick.c"),
+        *(f"-DEDGEKIT_PLUGIN_API={api}", "-D_GNU_SOURCE", "-o", f"{name}.so", f"{name}.c"),
     ]
     done = _run(argv, dict(os.environ), _COMPILE_S, workshop)
     if done.returncode != 0:
