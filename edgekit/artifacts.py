@@ -121,6 +121,10 @@ class CompileOptions:
     """What the user says of the program besides the target."""
 
     prefer: Preference = "speed"
+    choices: tuple[tuple[int, str], ...] = ()
+    """Variants of kernels that are not to be the default: (id of the lowered program's tensor, name), as
+    tuning chose them.
+    """
 
 
 DEFAULT_COMPILE = CompileOptions()

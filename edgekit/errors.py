@@ -72,9 +72,15 @@ class UnsupportedError(EdgekitError):
 
 
 class DoesNotFitError(EdgekitError):
-    """The image needs more flash or RAM than the board has."""
+    """The image needs more flash or RAM than the board has: `excess_bytes` in all regions, where it is
+    known.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, *, hint: str | None = None, excess_bytes: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.excess_bytes = excess_bytes
 
 
 class DeviceError(EdgekitError):

@@ -82,7 +82,7 @@ def _needs_calibration(source: Path | TorchProgram, options: ImportOptions) -> b
 def _compile_model(model: Model, target: Target, options: CompileOptions) -> CompiledModel:
     from edgekit.compiler import compile_model
 
-    return compile_model(model, target, prefer=options.prefer)
+    return compile_model(model, target, prefer=options.prefer, choices=dict(options.choices))
 
 
 def _emit_model(model: Model, target: Target) -> CompiledModel:

@@ -29,21 +29,24 @@ from edgekit.errors import ModelError
 if TYPE_CHECKING:
     from edgekit.target import Target
 
-__all__ = ["PREFIX", "Assembly", "assemble", "compile_model", "compile_program"]
+__all__ = ["PREFIX", "Assembly", "assemble", "compile_model", "compile_program", "request_for"]
 
 PREFIX = "edgekit_model"
 
 NO_CHOICES: Mapping[int, str] = {}
 
 
-def compile_model(model: Model, target: Target, *, prefer: Preference = "speed") -> CompiledModel:
-    """Compile a model for a target. The same model, target, preference and edgekit give the same bytes.
+def compile_model(
+    model: Model, target: Target, *, prefer: Preference = "speed", choices: Mapping[int, str] = NO_CHOICES
+) -> CompiledModel:
+    """Compile a model for a target. The same model, target, preference, choices and edgekit give the same
+    bytes.
 
     Raises:
         UnsupportedError: operators without an integer form.
         ModelError: a model that computes nothing.
     """
-    return compile_program(lower_model(model), target, name=model.name, prefer=prefer)
+    return compile_program(lower_model(model), target, name=model.name, prefer=prefer, choices=choices)
 
 
 def compile_program(
@@ -133,18 +136,11 @@ def assemble(
         raise ModelError(f"{name} computes nothing: its outputs are its inputs")
     program = share_memory(program)
     program = order_steps(program, [nominal_overlaps(program, step) for step in program.steps])
-    split = [
-        threads and step.operator.macs(_output_shape(program, step)) >= MINIMUM_MACS for step in program.steps
-    ]
+    requests = [request_for(program, step, threads=threads, prefer=prefer) for step in program.steps]
+    split = [request.threads for request in requests]
     kernels = tuple(
-        schedule_step(
-            schedules,
-            program,
-            step,
-            Request(prefer, threads=on_threads, vectors=threads),
-            choices.get(step.output),
-        )
-        for step, on_threads in zip(program.steps, split, strict=True)
+        schedule_step(schedules, program, step, request, choices.get(step.output))
+        for step, request in zip(program.steps, requests, strict=True)
     )
     lowered = [lower_function(kernel.function) for kernel in kernels]
     workspaces = [each.temporaries for each in lowered]
@@ -166,6 +162,12 @@ def assemble(
         outputs=tuple((spec, plan.offset(program, tensor)) for spec, tensor in program.outputs),
     )
     return Assembly(program, kernels, code.functions, code.temporaries, plan, weights, driver)
+
+
+def request_for(program: Program, step: Step, *, threads: bool, prefer: Preference) -> Request:
+    """What a step's kernel is asked for; small operators stay on one of the threads."""
+    split = threads and step.operator.macs(_output_shape(program, step)) >= MINIMUM_MACS
+    return Request(prefer, threads=split, vectors=threads)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -71,4 +71,8 @@ def _refuse(needed: dict[str, int], target: Target, compiled: CompiledModel) -> 
     if heavy:
         shown = ", ".join(f"{item.op} {printable(item.name, 60)} ({item.weights_bytes})" for item in heavy)
         lines.append(f"weights of {compiled.weights_bytes} bytes; largest operators: {shown}")
-    raise DoesNotFitError("\n".join(lines), hint="make the model smaller, or choose a board with more memory")
+    raise DoesNotFitError(
+        "\n".join(lines),
+        hint="make the model smaller, or choose a board with more memory",
+        excess_bytes=sum(size - _region(target, name).size_bytes for name, size in needed.items()),
+    )
