@@ -35,6 +35,7 @@ class Step(Enum):
     SEARCH = "search"
     ANALYZE = "analyze"
     COMPARE = "compare"
+    TUNE = "tune"
     COMPILE = "compile"
     BUILD = "build"
     REFERENCE = "reference"
