@@ -88,7 +88,11 @@ def _call(text: str) -> Any:
         raise
     except (Exception, SystemExit) as error:  # The user's own code may raise anything.
         last = traceback.format_exception_only(type(error), error)[-1].strip()
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename != __file__ and "importlib" not in frame.filename
+        ]
         where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""  # noqa: PTH119
         raise ModelError(
             f"The factory {text} failed: {printable(last, 300)}{printable(where, 120)}"
