@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         flash_bundle,
         profile_bundle,
         run_bundle,
+        tune,
     )
     from edgekit.target import list_targets, load_target
 
@@ -49,6 +50,7 @@ __all__ = [
     "prepare_qat",
     "profile_bundle",
     "run_bundle",
+    "tune",
 ]
 
 _HOMES: Final = {
@@ -73,6 +75,7 @@ _HOMES: Final = {
     "prepare_qat": "edgekit.frontend.torch_qat",
     "profile_bundle": "edgekit.pipeline",
     "run_bundle": "edgekit.pipeline",
+    "tune": "edgekit.pipeline",
 }
 
 

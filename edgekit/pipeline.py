@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from edgekit.compiler import ModelAnalysis, OperatorAnalysis
     from edgekit.device import BoardAddress
     from edgekit.firmware import Bundle
+    from edgekit.tuning import Tuning
 
 __all__ = [
     "DOCUMENT_FILE",
@@ -90,6 +91,7 @@ __all__ = [
     "profile_bundle",
     "run_bundle",
     "tool_versions",
+    "tune",
 ]
 
 DOCUMENT_FILE = "deploy.json"
@@ -242,6 +244,7 @@ def deploy(
     budget: Budget | None = None,
     directory: str | Path | None = None,
     folder: Path | None = None,
+    tuned: bool = False,
     progress: Progress = silent,
     check: bool = True,
     stages: Stages = STAGES,
@@ -266,6 +269,7 @@ def deploy(
         core: That of the first thread, on Linux; any by default.
         directory: Where to write; `build/<model>-<target>` by default.
         folder: Where the module of a loader or a factory is looked for.
+        tuned: Choose the operators' variants by measurement first, as `tune` does.
         progress: Told of each step.
         check: Raise when the answers differ or a limit is exceeded. The documents are written in any case.
 
@@ -284,6 +288,8 @@ def deploy(
     imported = _import(
         _request(model, example_inputs, options, data, calibration, seed, folder), progress, stages
     )
+    if tuned:
+        compile_options = _tuned(imported.model, resolved, board, compile_options, progress, stages)
     compiled, image = _build(imported, resolved, directory, compile_options, progress, stages)
     rows = _choose_rows(imported, compiled.inputs, resolved, samples, seed)
     # a class that the model doesn't know is refused before the board runs
@@ -334,19 +340,69 @@ def compile_bundle(
     example_inputs: Sequence[Any] | None = None,
     seed: int = 0,
     folder: Path | None = None,
+    tuned: bool = False,
+    board: str | None = None,
     progress: Progress = silent,
     stages: Stages = STAGES,
 ) -> Compiled:
     """Import, compile and build a model into a bundle folder, and check that it fits. The arguments are
-    `deploy`'s.
+    `deploy`'s; the board is there to tune on.
     """
     resolved = _resolve_target(target, progress)
     imported = _import(
         _request(model, example_inputs, options, data, calibration, seed, folder), progress, stages
     )
+    if tuned:
+        compile_options = _tuned(imported.model, resolved, board, compile_options, progress, stages)
     compiled, image = _build(imported, resolved, directory, compile_options, progress, stages)
     document = deploy_document(source=imported.model, target=resolved, compiled=compiled, image=image)
     return Compiled(document, compiled, image)
+
+
+def tune(
+    model: ModelSource,
+    *,
+    target: str | Path | Target,
+    calibration: str | Path | None = None,
+    data: str | Path | None = None,
+    board: str | None = None,
+    options: ImportOptions = DEFAULT_IMPORT,
+    compile_options: CompileOptions = DEFAULT_COMPILE,
+    example_inputs: Sequence[Any] | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: Progress = silent,
+    stages: Stages = STAGES,
+) -> Tuning:
+    """Choose each operator's variant by what it costs on the board. The arguments are `deploy`'s.
+
+    What was measured is kept in the cache folder: `deploy` and `compile_bundle` with `tuned` find it there.
+    """
+    from edgekit.tuning import tune_model
+
+    resolved = _resolve_target(target, progress)
+    request = _request(model, example_inputs, options, data, calibration, seed, folder)
+    imported = _import(request, progress, stages)
+    return tune_model(
+        imported.model, resolved, board=board, prefer=compile_options.prefer, progress=progress, stages=stages
+    )
+
+
+def _tuned(
+    model: Model,
+    target: Target,
+    board: str | None,
+    compile_options: CompileOptions,
+    progress: Progress,
+    stages: Stages,
+) -> CompileOptions:
+    """The options with the variants that tuning chooses."""
+    from edgekit.tuning import tune_model
+
+    found = tune_model(
+        model, target, board=board, prefer=compile_options.prefer, progress=progress, stages=stages
+    )
+    return replace(compile_options, choices=found.choices)
 
 
 def emit_sources(

@@ -24,6 +24,7 @@ from edgekit.cli import (
     run,
     status,
     targets,
+    tune,
 )
 from edgekit.cli.failures import report_failure
 from edgekit.cli.options import DebugFlag, QuietFlag
@@ -39,6 +40,7 @@ _ORDER: Final = (
     "compile",
     "compress",
     "optimize",
+    "tune",
     "flash",
     "run",
     "profile",
@@ -109,6 +111,7 @@ app.command("deploy")(deploy.command)
 app.command("compile")(compile_command.command)
 app.command("compress")(compress.command)
 app.command("optimize")(optimize.command)
+app.command("tune")(tune.command)
 app.command("flash")(flash.command)
 app.command("run")(run.command)
 app.command("profile")(profile.command)

@@ -10,6 +10,7 @@ import typer
 from pydantic import JsonValue
 
 from edgekit.cli.options import (
+    BoardOption,
     CalibrationMethodOption,
     CalibrationOption,
     DataOption,
@@ -25,16 +26,19 @@ from edgekit.cli.options import (
     ShapeOption,
     TargetOption,
     TrustFlag,
+    TuneFlag,
     WeightsOption,
 )
 from edgekit.cli.session import Session
 from edgekit.cli.settings import (
     ModelSettings,
+    board_name,
     existing_model,
     model_settings,
     project_of_this_folder,
     target_name,
 )
+from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
     from edgekit.pipeline import Emitted
@@ -55,6 +59,8 @@ def command(
     output: OutputOption = None,
     emit: EmitOption = "bundle",
     prefer: PreferOption = "speed",
+    tune: TuneFlag = False,
+    board: BoardOption = None,
     data: DataOption = None,
     calibration: CalibrationOption = None,
     calibration_method: CalibrationMethodOption = None,
@@ -86,6 +92,11 @@ def command(
         seed=seed,
     )
     if emit == "c":
+        if tune:
+            raise UsageError(
+                "C99 has the portable schedule, which has nothing to choose",
+                hint="leave --tune or --emit out",
+            )
         existing_model(chosen.model)
         _emit(session, chosen, target, project, output)
         return
@@ -111,6 +122,8 @@ def command(
             compile_options=CompileOptions(prefer),
             seed=chosen.seed,
             folder=chosen.folder,
+            tuned=tune,
+            board=board_name(board, resolved, project) if tune else None,
             progress=progress,
         )
     session.document(part("edgekit.compile/1", compiled.document))

@@ -26,6 +26,7 @@ from edgekit.cli.options import (
     TargetOption,
     ThreadsOption,
     TrustFlag,
+    TuneFlag,
     WeightsOption,
     parse_limit,
 )
@@ -68,6 +69,7 @@ def command(
     threads: ThreadsOption = None,
     core: CoreOption = None,
     prefer: PreferOption = "speed",
+    tune: TuneFlag = False,
     seed: SeedOption = None,
     max_instructions: Annotated[
         str | None, typer.Option(metavar="N", help="Budget of an emulated board, for example 16M.")
@@ -139,6 +141,7 @@ def command(
             directory=output
             or bundle_directory(chosen.build, chosen.options.name or chosen.model.stem, resolved.name),
             folder=chosen.folder,
+            tuned=tune,
             progress=progress,
             check=False,
         )

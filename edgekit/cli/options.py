@@ -33,6 +33,7 @@ __all__ = [
     "ThreadsOption",
     "TorchModelArgument",
     "TrustFlag",
+    "TuneFlag",
     "WeightsOption",
     "parse_limit",
     "parse_shapes",
@@ -92,6 +93,10 @@ PrecisionOption = Annotated[
 ]
 PreferOption = Annotated[
     Preference, typer.Option("--prefer", help="What the program saves first: RAM, time, or code size.")
+]
+TuneFlag = Annotated[
+    bool,
+    typer.Option("--tune", help="Choose kernels by measurement first (`edgekit tune`); cached."),
 ]
 WeightsOption = Annotated[
     Path | None,

@@ -66,7 +66,7 @@ class VariantBoard:
                     continue
                 self.images += 1
                 found = self._run(compiled, image)
-                cycles = self._model(compiled, image)
+                cycles = self._model(compiled, image, found)
             yield [
                 (
                     key_of(part[int(operator.name)][0]),
@@ -101,12 +101,13 @@ class VariantBoard:
             )
         return under_conditions(found, before, after, serving)
 
-    def _model(self, compiled: CompiledModel, image: Image) -> Sequence[int | None]:
+    def _model(self, compiled: CompiledModel, image: Image, found: Measurement) -> Sequence[int | None]:
         none: tuple[int | None, ...] = (None,) * len(compiled.operators)
         if modelled_core(self._target) is None:
             return none
         try:
-            return operator_cycles(compiled, image, self._target)
+            instructions = [operator.p50 for operator in found.operators]
+            return operator_cycles(compiled, image, self._target, instructions)
         except (DeviceError, MissingToolError) as error:
             self._noticed(f"no model of the core's cycles: {error.message}; the count alone decides")
             return none

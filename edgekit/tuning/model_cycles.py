@@ -12,7 +12,11 @@ from edgekit.errors import DeviceError, MissingToolError
 from edgekit.profile.cycles import REFILL, Instruction, block_cycles, cycle_model, read_disassembly
 from edgekit.target import MachineEmulator, Target
 
-__all__ = ["modelled_core", "operator_cycles"]
+__all__ = ["AROUND", "TOLERANCE", "modelled_core", "operator_cycles"]
+
+TOLERANCE: Final = 0.02
+AROUND: Final = 100
+"""Instructions of the agent around an operator's own."""
 
 _CLOCK: Final = "edgekit_port_ticks"
 _OBJDUMP_S: Final = 120.0
@@ -23,8 +27,13 @@ def modelled_core(target: Target) -> str | None:
     return cycle_model(target.compile.mcpu or "") if isinstance(target.emulator, MachineEmulator) else None
 
 
-def operator_cycles(compiled: CompiledModel, image: Image, target: Target) -> tuple[int, ...]:
+def operator_cycles(
+    compiled: CompiledModel, image: Image, target: Target, instructions: Sequence[float]
+) -> tuple[int, ...]:
     """Cycles of each operator of an image, by the model.
+
+    Args:
+        instructions: that the emulator's clock counted of each operator; the blocks must have as many.
 
     Raises:
         DeviceError: the emulator can't tell what it executes, or two operators are one function.
@@ -54,7 +63,10 @@ def operator_cycles(compiled: CompiledModel, image: Image, target: Target) -> tu
     order = sorted(code)
     place = {address: index for index, address in enumerate(order)}
     cycles = []
-    for blocks in counted:
+    for blocks, expected in zip(counted, instructions, strict=True):
+        executed = sum(block.times * block.instructions for block in blocks)
+        if abs(executed - expected) > TOLERANCE * expected + AROUND:
+            raise DeviceError(f"{executed} instructions in blocks, where the clock counts {expected:.0f}")
         total = 0
         for block in blocks:
             if block.start not in place:

@@ -25,6 +25,7 @@ COMMANDS = [
     "analyze",
     "deploy",
     "compile",
+    "tune",
     "flash",
     "run",
     "profile",
