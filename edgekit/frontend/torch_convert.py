@@ -35,13 +35,17 @@ INPUT_TYPES = {torch.float32: "float32", torch.int8: "int8", torch.uint8: "uint8
                torch.int64: "int64", torch.bool: "bool"}  # fmt: skip
 
 # torch's own decompositions are used instead of TVM 0.27's converters: those make operators that TVM then
-# can't compile, and recurrent layers of one layer and direction only, without their last states.
+# can't compile, forget the correction of a deviation, and know recurrent layers of one layer and direction
+# only, without their last states.
 _TAKEN_APART = (
     "pixel_shuffle.default",
     "gru.input",
     "lstm.input",
     "rnn_tanh.input",
     "rnn_relu.input",
+    "std.correction",
+    "std.default",
+    "std.dim",
 )
 
 _QUANTIZERS = (

@@ -102,6 +102,9 @@ ON_IMAGES: Mapping[str, Operator] = {
     ),
     "normalised": lambda x: functional.normalize(x, dim=1),
     "variance": lambda x: x.var(1),
+    "variance, biased": lambda x: x.var(1, unbiased=False, keepdim=True),
+    "deviation": lambda x: x.std(1),
+    "deviation, biased": lambda x: x.std((2, 3), unbiased=False),
     "where": lambda x: torch.where(x > 0, x, x * 0.1),
     "in place": lambda x: (x * 1).add_(1).relu_().mul_(2),
 }
