@@ -34,6 +34,7 @@ class OperatorAnalysis:
     output_shape: tuple[int, ...]
     macs: int
     parameters: int
+    """Those that no operator before it holds: the steps of a recurrent layer share theirs."""
     weights_bytes: int
     activation_bytes: int
     workspace_bytes: int = 0
@@ -92,7 +93,10 @@ def analyze_program(
     flash_limit = None if flash is None else flash.size_bytes
     inputs = tuple(spec for spec, _ in program.inputs)
     if refusals:
-        partial = (_of_step(program, step, None) for step in program.steps)
+        partial = (
+            _of_step(program, step, None, parameters)
+            for step, parameters in zip(program.steps, program.own_parameters(), strict=True)
+        )
         operators = (*partial, *map(_of_refusal, refusals))
         return ModelAnalysis(operators, inputs, None, None, ram_limit, flash_limit)
     assembly = assemble(program, target.schedules, threads=target.platform == "linux", name=name)
@@ -109,13 +113,14 @@ def analyze_program(
 
 def _assembled(assembly: Assembly, name: str) -> tuple[OperatorAnalysis, ...]:
     compiled = assembly.compiled({}, "", name=name, target="").operators
-    steps = assembly.program.steps
-    return tuple(
-        _of_step(assembly.program, step, operator) for step, operator in zip(steps, compiled, strict=True)
-    )
+    program = assembly.program
+    each = zip(program.steps, compiled, program.own_parameters(), strict=True)
+    return tuple(_of_step(program, step, operator, parameters) for step, operator, parameters in each)
 
 
-def _of_step(program: Program, step: Step, compiled: CompiledOperator | None) -> OperatorAnalysis:
+def _of_step(
+    program: Program, step: Step, compiled: CompiledOperator | None, parameters: int
+) -> OperatorAnalysis:
     output = program.tensors[step.output]
     inputs = [program.tensors[tensor] for tensor in step.inputs]
     operands = sum(tensor.data.nbytes for tensor in inputs if tensor.data is not None)
@@ -127,7 +132,7 @@ def _of_step(program: Program, step: Step, compiled: CompiledOperator | None) ->
         input_shapes=tuple(tensor.shape for tensor in inputs if tensor.data is None),
         output_shape=output.shape,
         macs=step.operator.macs(output.shape),
-        parameters=step.operator.parameters(),
+        parameters=parameters,
         weights_bytes=operands if compiled is None else compiled.weights_bytes,
         activation_bytes=output.size_bytes,
         workspace_bytes=0 if compiled is None else compiled.workspace_bytes,
