@@ -175,7 +175,9 @@ def training_rows(data: DataSet, seed: int) -> tuple[Rows, str]:
 
 
 def quantizers() -> Quantizers:
-    """The functions that quantise for deployment, as the compression's steps take them."""
+    """The functions that quantise for deployment, as the compression's steps take them. What is quantised is
+    judged as the integer program that is deployed, on this machine.
+    """
     from edgekit.compress.apply import Quantizers
     from edgekit.frontend.torch_load import quantize_torch
     from edgekit.frontend.torch_qat import convert_qat, prepare_qat
@@ -183,7 +185,16 @@ def quantizers() -> Quantizers:
     def after_training(module: nn.Module, example: Sequence[torch.Tensor], rows: Labelled) -> nn.Module:
         return quantize_torch(module, example, [rows.x], DEFAULT_IMPORT)
 
-    return Quantizers(after_training, prepare_qat, convert_qat)
+    def integer_accuracy(module: nn.Module, example: Sequence[torch.Tensor], rows: Labelled) -> float:
+        from edgekit.frontend import load_model
+        from edgekit.optimization.accuracy import predictions
+
+        answers = predictions(
+            load_model(TorchProgram(module, tuple(example), "quantized"), DEFAULT_IMPORT), rows.x
+        )
+        return float(np.mean(answers == rows.y))
+
+    return Quantizers(after_training, prepare_qat, convert_qat, integer_accuracy)
 
 
 def _labelled(part: Part, data: DataSet) -> Labelled:

@@ -70,7 +70,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Quantizers:
-    """How a module becomes one with integers: after training, and while it trains."""
+    """How a module becomes one with integers, after training and while it trains, and how good it is then."""
 
     after_training: Callable[[nn.Module, Sequence[torch.Tensor], Labelled], nn.Module]
     """(module, example, calibration rows) -> a module with quantize and dequantize in its graph."""
@@ -78,6 +78,8 @@ class Quantizers:
     """(module, example) -> a module that trains with the rounding of the deployed program."""
     convert: Callable[[nn.Module], nn.Module]
     """What `prepare` made, trained -> a module with quantize and dequantize in its graph."""
+    accuracy: Callable[[nn.Module, Sequence[torch.Tensor], Labelled], float]
+    """(module with quantize and dequantize, example, rows with labels) -> accuracy of its integers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +204,7 @@ class _State:
         if self.rows.validation.y is None:
             return None
         if self.quantized:
-            # Its graph was captured in evaluation mode, and for one row.
-            return accuracy(self.module, self.rows.validation, batch=1)
+            return self.quantizers.accuracy(self.module, self.example, self.rows.validation)
         with evaluation_mode(self.module):
             return accuracy(self.module, self.rows.validation)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx
@@ -44,11 +45,11 @@ kind = "fine_tune"
 """
 
 
-def _unused(*_: object) -> nn.Module:
+def _unused(*_: object) -> NoReturn:
     raise AssertionError("no step of these recipes quantises")
 
 
-QUANTIZERS = Quantizers(_unused, _unused, _unused)
+QUANTIZERS = Quantizers(_unused, _unused, _unused, _unused)
 
 
 def _apply(work: Path, recipe: str = RECIPE, events: Events | None = None) -> Compressed:
