@@ -174,7 +174,7 @@ def _facts(found: Tuning) -> list[str]:
     elif found.unit == "instructions":
         facts.append("chosen by the count of instructions alone, which flatters loads of several words")
     if found.limited:
-        facts.append("the fastest variants together do not fit the board: slower ones were taken")
+        facts.append("the fastest variants together take too much memory: slower ones were taken")
     facts.append(
         f"{found.measured} variant(s) measured in {found.images} image(s); all costs are in {found.file}"
     )

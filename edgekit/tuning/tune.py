@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import tempfile
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.artifacts import Model, Preference
+from edgekit.artifacts import MemoryUse, Model, Preference
 from edgekit.errors import DoesNotFitError
 from edgekit.fsutil import cache_folder
 from edgekit.profile import tick_unit
@@ -105,7 +106,8 @@ def tune_program(
     """Measure the variants of a program's operators that are not known yet, and choose.
 
     The cheapest of each operator are taken, if the program with them fits the board's flash and RAM; else
-    the next best. Costs are kept in the cache folder.
+    the next best. With `prefer` "ram" or "size" no choice takes more RAM or flash than the defaults do. Costs
+    are kept in the cache folder.
 
     Raises:
         DeviceError: the board is gone; what was measured is kept.
@@ -182,21 +184,33 @@ def _choose(
     known = file.chosen(digest)
     if known is not None:
         return dict(zip(costs, known, strict=True))
+    defaults = {key_of(each): each.variants[0] for each in candidates}
     refusals: list[DoesNotFitError] = []
 
-    def excess(names: tuple[str, ...]) -> int:
+    @functools.cache
+    def memory(names: tuple[str, ...]) -> MemoryUse | int:
+        """Of the image, or the bytes that the board has too few."""
         try:
-            _build(program, candidates, dict(zip(costs, names, strict=True)), target, prefer, stages)
+            return _build(program, candidates, dict(zip(costs, names, strict=True)), target, prefer, stages)
         except DoesNotFitError as error:
             refusals.append(error)
             return error.excess_bytes or 1
-        return 0
+
+    def excess(names: tuple[str, ...]) -> int:
+        found, default = memory(names), tuple(defaults[key] for key in costs)
+        if isinstance(found, int):
+            return found
+        limit = memory(default) if prefer != "speed" else found
+        return 0 if isinstance(limit, int) else _more(found, limit, prefer)
 
     with step(progress, Step.TUNE, f"the program with the fastest variants on {target.name}") as running:
-        chosen = choose(list(costs.values()), excess)
+        chosen = choose(list(costs.values()), [defaults[key] for key in costs], excess)
         if chosen is None:
             raise refusals[0]
-        running.outcome = "slower variants, which fit the board" if refusals else "it fits the board"
+        limited = any(
+            ranked(each)[0].variant != name for each, name in zip(costs.values(), chosen, strict=True)
+        )
+        running.outcome = "slower variants, which fit" if limited else "it fits the board"
     file.add_program(digest, chosen)
     return dict(zip(costs, chosen, strict=True))
 
@@ -208,13 +222,20 @@ def _build(
     target: Target,
     prefer: Preference,
     stages: Stages,
-) -> None:
+) -> MemoryUse:
     from edgekit.compiler import compile_program
 
     choices = dict(_choices(candidates, chosen))
     compiled = compile_program(program, target, name="tuned", prefer=prefer, choices=choices)
     with tempfile.TemporaryDirectory(prefix="edgekit-tuned-") as folder:
-        stages.build_image(compiled, target, Path(folder) / "image", {})
+        return stages.build_image(compiled, target, Path(folder) / "image", {}).memory
+
+
+def _more(found: MemoryUse, default: MemoryUse, prefer: Preference) -> int:
+    """What a choice takes more than the defaults of that which the user wants to save first."""
+    if prefer == "size":
+        return found.flash_bytes - default.flash_bytes
+    return found.ram_bytes - default.ram_bytes if prefer == "ram" else 0
 
 
 def _choices(
