@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tvm import tirx
 
+from edgekit.compiler.codegen.routines import embed_routines
 from edgekit.compiler.schedules.armv7em.dot_products import dot_products, widen
 from edgekit.compiler.schedules.armv7em.gather import gather_bytes, gather_words
 from edgekit.compiler.schedules.armv7em.instructions import SP, Assembler
@@ -22,6 +24,7 @@ from edgekit.compiler.schedules.armv7em.planes import Planes, split_rows
 from edgekit.compiler.schedules.armv7em.requantize import FORM_SUFFIX
 from edgekit.compiler.schedules.armv7em.taps import convolve_taps
 from edgekit.compiler.schedules.armv7em.windows import reduce_window
+from edgekit.compiler.schedules.kernel import Routine
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -134,3 +137,14 @@ MISTAKES: dict[str, Callable[[], object]] = {
 def test_what_no_encoding_holds_is_refused(mistake: str) -> None:
     with pytest.raises(ValueError, match=r"edgekit_test|bytes rotate"):
         MISTAKES[mistake]()
+
+
+def test_routines_of_one_name_are_one_routine() -> None:
+    first, other = copy_bytes().routine(), fill_bytes().routine()
+    function = tirx.PrimFunc([], tirx.Evaluate(tirx.const(0, "int32")))
+    embedded = embed_routines(function, [first, other, first], "thumbv7em-unknown-none-eabihf")
+    text = str(embedded.body.value.value)
+    assert text.count(f"{first.name}:") == text.count(f"{other.name}:") == 1
+    with pytest.raises(ValueError, match=f"two routines are called {first.name}"):
+        embed_routines(function, [first, Routine(first.name, other.text)], "thumbv7em-unknown-none-eabihf")
+    assert embed_routines(function, [], "x") is function

@@ -17,8 +17,14 @@ def embed_routines(function: Any, routines: Iterable[Routine], mtriple: str) -> 
     """A lowered function that brings the routines along, each once, in sections of their own.
 
     So the linker drops those that nothing calls.
+
+    Raises:
+        ValueError: two routines of one name differ.
     """
-    unique = {routine.name: routine for routine in routines}
+    unique: dict[str, Routine] = {}
+    for routine in routines:
+        if unique.setdefault(routine.name, routine) != routine:
+            raise ValueError(f"two routines are called {routine.name} and are not the same code")
     if not unique:
         return function
     lines = [f'target triple = "{mtriple}"']
