@@ -7,10 +7,12 @@ so that what calibration keeps in memory does not grow with the rows. Same model
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -94,6 +96,17 @@ def _onnxruntime() -> ModuleType:
 
     module: ModuleType = onnxruntime
     return module
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Without the quantiser's warnings of what it leaves in float, which edgekit reports by itself."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _optimize(model: ModelProto, directory: Path) -> ModelProto:
@@ -214,7 +227,8 @@ def quantize_onnx(
                     "ForceQuantizeNoInputCheck": True,
                 },
             )
-            quantizer.quantize_model()
+            with _unlogged():
+                quantizer.quantize_model()
             quantizer.model.topological_sort()
             return infer_shapes(quantizer.model.model)
         except (ModelError, UnsupportedError):
