@@ -20,6 +20,7 @@ from edgekit.errors import UnsupportedError
 from edgekit.frontend import load_model
 from edgekit.frontend.onnx_names import CONVERTED
 from edgekit.frontend.onnx_operators import CONVERTERS
+from tests.campaign import campaign_count
 from tests.frontend.host import run_on_host
 from tests.frontend.onnx_models import OnnxBuilder, random_cnn
 
@@ -308,7 +309,12 @@ def _zoo(opset: int) -> onnx.ModelProto:
     return model
 
 
-@pytest.mark.parametrize("opset", range(11, onnx.defs.onnx_opset_version() + 1))
+OPSETS = range(11, onnx.defs.onnx_opset_version() + 1)
+
+
+@pytest.mark.parametrize(
+    "opset", [o for o in OPSETS if o in (11, 13, 18, OPSETS[-1]) or campaign_count(1, 0)]
+)
 def test_every_operator_set(tmp_path: Path, opset: int) -> None:
     model = _zoo(opset)
     onnx.checker.check_model(model)
@@ -317,3 +323,36 @@ def test_every_operator_set(tmp_path: Path, opset: int) -> None:
     expected: Any = _onnxruntime(model, [x]) if opset < 14 else ReferenceEvaluator(model).run(None, {"x": x})
     found = run_on_host(load_model(_save(tmp_path, model), FLOAT), [x])
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [7, 10])
+def test_operator_sets_before_11_are_converted(tmp_path: Path, opset: int) -> None:
+    """Clip and Pad had their bounds as attributes."""
+    b = OnnxBuilder(np.random.default_rng(0), opset)
+    x = b.conv(b.input("x", (1, 3, 8, 8)), 3, 8)
+    x = b.node("BatchNormalization", [x, *(b.constant(np.full(8, 0.5 + i, np.float32)) for i in range(4))])
+    x = b.node("Clip", [x], min=-0.75, max=1.5)
+    x = b.node("Pad", [x], pads=[0, 0, 1, 0, 0, 0, 0, 1], value=0.25)
+    x = b.node("AveragePool", [x], kernel_shape=[2, 2], strides=[2, 2])
+    b.output(b.node("Softmax", [b.node("Flatten", [x])], axis=1), None)
+    model = b.build()
+    model.ir_version = 4
+    x_value = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    found = run_on_host(load_model(_save(tmp_path, model), FLOAT), [x_value])
+    np.testing.assert_allclose(found[0], _onnxruntime(model, [x_value])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_other_widths_of_reals_are_float32(tmp_path: Path) -> None:
+    """Weights, a cast and the border; a constant beyond float32 becomes its largest."""
+    weights = RNG.standard_normal((4, 3)).astype(np.float16)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Cast", ["a"], ["b"], to=TensorProto.DOUBLE),
+        helper.make_node("Min", ["b", "huge"], ["y"]),
+    ]
+    constants: dict[str, NDArray[Any]] = {"w": weights, "huge": np.array(1e300)}
+    types = {"x": TensorProto.FLOAT16, "y": TensorProto.DOUBLE}
+    model = load_model(_save(tmp_path, _graph(nodes, {"x": (2, 4)}, ["y"], constants, types=types)), FLOAT)
+    x = RNG.standard_normal((2, 4)).astype(np.float32)
+    (found,) = run_on_host(model, [x])
+    np.testing.assert_allclose(found, x @ weights.astype(np.float32), rtol=1e-5, atol=1e-6)
