@@ -104,7 +104,7 @@ def _stored(values: npt.NDArray[Any], spec: TensorSpec) -> npt.NDArray[Any]:
 
 def _real(values: npt.NDArray[Any], spec: TensorSpec, wanted: str) -> npt.NDArray[Any]:
     """What the model gives: so is a dequantize, and another width of reals."""
-    if spec.dtype == "float32" and wanted in ("float16", "bfloat16", "float64"):
+    if spec.dtype == "float32" and wanted in ("float16", "float64"):
         return values.astype(np.dtype(wanted))
     if str(values.dtype) == wanted or spec.quantization is None or wanted != "float32":
         return values

@@ -37,8 +37,8 @@ This page is written by a command, which runs all of them:
 The suite feeds everything as an input, also the sizes of a reshape or the axes of a reduction. On a board all
 shapes are fixed, and files have these as constants; so they are constants here, too, by the test's values.
 
-Integers must be equal, also those that a quantised operator stores. Reals of other widths (float16, bfloat16,
-float64) are float32 in a program, at its border as well; they are converted before and after.
+Integers must be equal, also those that a quantised operator stores. Reals of other widths (float16, float64)
+are float32 in a program, at its border as well; the tests' are converted before and after.
 
 A name with "(expanded)" is the same operator written out in other ones, as ONNX itself defines it.
 """

@@ -290,8 +290,8 @@ def _check_operators(model: ModelProto) -> None:
 def _declared_shape(kind: TypeProto, name: str) -> tuple[int | None, ...] | None:
     if not kind.HasField("tensor_type") or kind.tensor_type.elem_type not in INPUT_TYPES:
         raise UnsupportedError(
-            f"Input {show_name(name)} of the ONNX file is not a tensor of reals of 16 to 64 bits, of "
-            "integers of 8 to 64 bits, or of bool."
+            f"Input {show_name(name)} of the ONNX file is not a tensor of float16, float32, float64, "
+            "integers of 8 to 64 bits, or bool."
         )
     if not kind.tensor_type.HasField("shape"):
         return None

@@ -1,8 +1,8 @@
-"""Real numbers of other widths (float16, bfloat16, float64) as float32.
+"""Real numbers of other widths (float16, float64) as float32.
 
 A program computes reals in float32, the width that Cortex-M's floating-point units have. Tensors of the other
-widths become float32 throughout, at the model's border too: what is fed and read is float32. float16 and
-bfloat16 fit in it; of float64 what lies beyond becomes the largest float32.
+widths become float32 throughout, at the model's border too: what is fed and read is float32. float16 fits in
+it; of float64 what lies beyond becomes the largest float32.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgekit.frontend.onnx_graph import nested_graphs
 
 __all__ = ["reals_as_float32"]
 
-_REALS = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+_REALS = frozenset({TensorProto.FLOAT16, TensorProto.DOUBLE})
 
 _TYPE_ATTRIBUTES = {
     "Cast": "to",
