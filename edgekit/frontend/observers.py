@@ -196,8 +196,8 @@ class EntropyObserver(HistogramObserver):
     Two corrections. Zero is stored exactly by every range, so the bin that holds it counts as its neighbour
     does (as in NVIDIA's pytorch-quantization): half of what a ReLU gives lies there, and would ask for ever
     smaller ranges. And a level of m filled bins diverges by (m − 1) / 2n from n values by chance alone
-    (Miller, Note on the bias of information estimates, 1955), which would do so where rows are few. Of too few
-    values to tell a distribution by, all are kept.
+    (Miller, Note on the bias of information estimates, 1955), which would do so where rows are few. Of too
+    few values to tell a distribution by, all are kept.
     """
 
     LEAST_PER_LEVEL = 64

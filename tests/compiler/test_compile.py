@@ -14,7 +14,6 @@ from tvm import relax
 
 from edgekit.artifacts import CompiledModel, Model
 from edgekit.compiler import analyze_model, compile_model
-from edgekit.errors import ModelError
 from edgekit.target import load_target
 from tests.compiler.qdq import Graph, qdq_model
 
