@@ -86,7 +86,7 @@ def analyze_program(
     """The same of a lowered program.
 
     Raises:
-        ModelError: it computes nothing.
+        ModelError: it has no operators.
     """
     arena, flash = target.region("arena"), target.region("weights")
     ram_limit = None if arena is None else arena.size_bytes

@@ -43,8 +43,7 @@ def compile_model(
     bytes.
 
     Raises:
-        UnsupportedError: operators without an integer form.
-        ModelError: a model that computes nothing.
+        UnsupportedError: operators that have no form here.
     """
     return compile_program(lower_model(model), target, name=model.name, prefer=prefer, choices=choices)
 
@@ -130,10 +129,10 @@ def assemble(
         threads: whether large operators are split for several threads.
 
     Raises:
-        ModelError: a model that computes nothing.
+        ModelError: a program without operators; the lowering gives none.
     """
     if not program.steps:
-        raise ModelError(f"{name} computes nothing: its outputs are its inputs")
+        raise ModelError(f"{name} has no operators")
     program = share_memory(program)
     program = order_steps(program, [nominal_overlaps(program, step) for step in program.steps])
     requests = [request_for(program, step, threads=threads, prefer=prefer) for step in program.steps]

@@ -24,7 +24,6 @@ def emit_model(model: Model, target: Target) -> CompiledModel:
 
     Raises:
         UnsupportedError: an operator that has no form here, or none in C99.
-        ModelError: a model that computes nothing.
     """
     return emit_program(lower_model(model), target, name=model.name)
 
