@@ -29,10 +29,10 @@ lacking_packages() {
         || printf 'libnewlib-arm-none-eabi '
 }
 
-# What only some tests need, which skip by name without it: the example's data, emulated Linux boards.
+# What only a part needs, which is skipped by name without it: the example's data; in tests, emulated Linux boards.
 optional_packages() {
-    [ "$goal" = test ] || return 0
     [ -f /usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz ] || printf 'dataset-fashion-mnist '
+    [ "$goal" = test ] || return 0
     if ! have qemu-aarch64 || ! have qemu-arm; then printf 'qemu-user '; fi
     have aarch64-linux-gnu-gcc || printf 'gcc-aarch64-linux-gnu '
     [ -f /usr/aarch64-linux-gnu/include/stdio.h ] || printf 'libc6-dev-arm64-cross '
@@ -107,7 +107,7 @@ if [ -n "$required$optional" ]; then
         fail "type this command, then make $goal again:
     sudo apt-get update && sudo apt-get install -y --no-install-recommends $required$optional"
     else
-        say "some tests will be skipped; this command installs what they need:
+        say "some parts will be skipped; this command installs what they need:
     sudo apt-get update && sudo apt-get install -y --no-install-recommends $optional"
     fi
 fi

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Dataset", "Images", "Labels", "load", "save_npz"]
+__all__ = ["Dataset", "Images", "Labels", "load", "rows", "save_npz"]
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -108,6 +108,29 @@ def load(folder: Path = FOLDER) -> Dataset:
             f"no data: {folder} is missing (apt-get install dataset-fashion-mnist), and scikit-learn is not "
             "installed (pip install scikit-learn)"
         ) from None
+
+
+def rows() -> dict[str, npt.NDArray[np.generic]]:
+    """The loader of edgekit.toml: the rows that trained the network, those that chose its epoch, the test
+    images.
+    """
+    from train import VALIDATION_IMAGES, split
+
+    try:
+        dataset = load()
+    except SystemExit as error:
+        raise FileNotFoundError(str(error)) from None
+    parts = split(len(dataset.y_train), VALIDATION_IMAGES, seed=0)
+    fit, select = parts.fit.numpy(), parts.select.numpy()
+    return {
+        "x_train": dataset.x_train[fit],
+        "y_train": dataset.y_train[fit],
+        "x_val": dataset.x_train[select],
+        "y_val": dataset.y_train[select],
+        "x_test": dataset.x_test,
+        "y_test": dataset.y_test,
+        "labels": np.array(dataset.classes),
+    }
 
 
 def save_npz(path: Path, x: Images, y: Labels, classes: tuple[str, ...]) -> None:

@@ -28,10 +28,11 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["Settings", "accuracy", "augment", "train"]
+__all__ = ["VALIDATION_IMAGES", "Settings", "accuracy", "augment", "split", "train"]
 
 HERE = Path(__file__).resolve().parent
 CALIBRATION_IMAGES = 200
+VALIDATION_IMAGES = 5000
 SAMPLE_IMAGES = 256
 
 
@@ -54,7 +55,8 @@ class Split:
     select: torch.Tensor
 
 
-def _split(count: int, validation: int, seed: int) -> Split:
+def split(count: int, validation: int, seed: int) -> Split:
+    """Rows to train on and rows to choose the epoch by."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     validation = min(validation, count // 5)
     return Split(fit=order[validation:], select=order[:validation])
@@ -81,10 +83,10 @@ def train(x: torch.Tensor, y: torch.Tensor, settings: Settings, *, mirror: bool)
     """The network of the best epoch, in eval mode, and its accuracy on the held-out rows."""
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
-    split = _split(len(y), settings.validation, settings.seed)
+    parts = split(len(y), settings.validation, settings.seed)
     network = build()
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=1e-3)
-    steps = -(-len(split.fit) // settings.batch)
+    steps = -(-len(parts.fit) // settings.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=steps * settings.epochs, pct_start=0.2
     )
@@ -93,7 +95,7 @@ def train(x: torch.Tensor, y: torch.Tensor, settings: Settings, *, mirror: bool)
         started = time.monotonic()
         network.train()
         loss_sum = 0.0
-        order = split.fit[torch.randperm(len(split.fit), generator=generator)]
+        order = parts.fit[torch.randperm(len(parts.fit), generator=generator)]
         for rows in torch.split(order, settings.batch):
             images = augment(x[rows], generator) if mirror else x[rows]
             loss = functional.cross_entropy(network(images), y[rows], label_smoothing=0.05)
@@ -102,7 +104,7 @@ def train(x: torch.Tensor, y: torch.Tensor, settings: Settings, *, mirror: bool)
             optimizer.step()
             schedule.step()
             loss_sum += loss.item() * len(rows)
-        selected = accuracy(network, x[split.select], y[split.select])
+        selected = accuracy(network, x[parts.select], y[parts.select])
         seconds = time.monotonic() - started
         print(
             f"epoch {epoch:2d}/{settings.epochs}  loss {loss_sum / len(order):.4f}  "
@@ -196,7 +198,9 @@ def main() -> int:
     dataset = load()
     x = torch.from_numpy(dataset.x_train[: arguments.rows])
     y = torch.from_numpy(dataset.y_train[: arguments.rows])
-    settings = Settings(arguments.epochs, arguments.batch, arguments.learning_rate, arguments.seed, 5000)
+    settings = Settings(
+        arguments.epochs, arguments.batch, arguments.learning_rate, arguments.seed, VALIDATION_IMAGES
+    )
     print(f"{dataset.name}: {len(y)} training images, {len(dataset.y_test)} test images", flush=True)
     started = time.monotonic()
     # A mirrored digit is another character.
@@ -204,7 +208,7 @@ def main() -> int:
     test = accuracy(network, torch.from_numpy(dataset.x_test), torch.from_numpy(dataset.y_test))
     export(network, arguments.output)
     write_samples(
-        dataset, _split(len(y), settings.validation, settings.seed).fit, arguments.output, settings.seed
+        dataset, split(len(y), settings.validation, settings.seed).fit, arguments.output, settings.seed
     )
     summary = {
         "data": dataset.name,

@@ -13,6 +13,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from edgekit.data import read_data, row_digests
+from edgekit.project import load_project
 from tests.campaign import campaign_count
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "fashion_mnist"
@@ -63,6 +65,29 @@ def test_sample_is_what_the_readme_says() -> None:
     assert np.array_equal(np.round(pixels).astype(np.uint8) / np.float32(255), sample["x"])
     assert set(np.bincount(sample["y"], minlength=10)) == {25, 26}
     assert len(sample["labels"]) == 10
+
+
+@needs_torch
+@needs_images
+def test_the_loader_gives_the_rows_that_trained_and_those_that_were_held_out() -> None:
+    data = read_data("dataset:rows", folder=EXAMPLE)
+    counts = {name: part.count for name, part in data.parts.items()}
+    assert counts == {"train": 55_000, "val": 5_000, "test": 10_000}
+    calibration = np.load(EXAMPLE / "calibration.npz", allow_pickle=False)["x"]
+    trained = row_digests(data.parts["train"].inputs)
+    calibrated = row_digests([calibration])
+    assert calibrated <= trained
+    assert not calibrated & row_digests(data.parts["val"].inputs)
+
+
+def test_the_settings_are_a_budget_short_of_a_search() -> None:
+    project = load_project(EXAMPLE / "edgekit.toml")
+    assert project.model is not None
+    assert str(project.model_path) == "model:build"
+    assert project.resolve(project.model.weights or "").is_file()
+    assert project.optimize.data == "dataset:rows"
+    assert project.optimize.augment == "train:augment"
+    assert project.optimize.max_drop == 1.5
 
 
 def _logits(
