@@ -1,0 +1,354 @@
+"""Is measuring worth it? The example's search against networks that nobody searched, at the same cost.
+
+    python benchmarks/feedback.py                 hours: 3 seeds, the example's own settings
+    python benchmarks/feedback.py --quick         one seed, few rows, one epoch: that it runs
+    python benchmarks/feedback.py --only predictions      predicted against measured, 20 networks never seen
+
+For each seed, on Fashion-MNIST, all in int8 and on the same board:
+
+- edgekit: `optimize` with half the measured cost of the int8 build as its budget;
+- macs: the same search, its proposals compared by multiply-accumulates instead of measurements;
+- pruned: every group pruned by the same share in one step, by the same importance;
+- scratch: the same widths with new weights.
+
+The last two get the widest share whose measured cost is not above edgekit's, and train with the same rows,
+losses and learning rate for as many epochs as the whole search took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from edgekit.artifacts import ImportOptions
+from edgekit.budget import Budget
+from edgekit.compress.apply import Rows
+from edgekit.compress.channels import channel_groups, channel_importance, least_important, remove_channels
+from edgekit.compress.training import Labelled, Training, TrainingRun, accumulate_gradients, train
+from edgekit.compression import open_torch, quantizers, training_rows
+from edgekit.data import DataSet, Part, read_data, split_parts
+from edgekit.frontend import load_torch
+from edgekit.optimization import Optimization, Settings, optimize
+from edgekit.optimization.accuracy import predictions
+from edgekit.optimization.augment import load_augment
+from edgekit.optimization.board import MeasuringBoard
+from edgekit.optimization.networks import Networks
+from edgekit.optimization.problem import TorchProblem
+from edgekit.search.netadapt import NetAdapt
+from edgekit.search.problem import Candidate
+from edgekit.search.store import LatencyTable, SearchStore
+from edgekit.target import load_target
+
+EXAMPLE: Final = Path(__file__).resolve().parents[1] / "examples" / "fashion_mnist"
+OPTIONS: Final = ImportOptions(
+    name="fashion_mnist", weights=EXAMPLE / "model.safetensors", shapes={"input": (1, 1, 28, 28)}
+)
+QUICK: Final = Settings(strategy=NetAdapt(reduction=0.25), short_rows=500, final_epochs=1, qat_epochs=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One network: what it cost on the board, and its int8 accuracy on the test rows."""
+
+    method: str
+    seed: int
+    cost: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What all methods share."""
+
+    target: str
+    source: str
+    data: DataSet
+    rows: Rows
+    settings: Settings
+    folder: Path
+
+
+@contextmanager
+def _problem(work: Work, name: str) -> Iterator[TorchProblem]:
+    """The search problem, for its measurements."""
+    source = open_torch("model:build", OPTIONS, EXAMPLE)
+    place = work.folder / name
+    place.mkdir(parents=True, exist_ok=True)
+    store = SearchStore(place / "search.sqlite", {"benchmark": name})
+    table = LatencyTable(work.folder / "operators.sqlite", {"target": work.target})
+    flashes: list[str] = []
+
+    def flashed(what: str) -> int:
+        flashes.append(what)
+        return len(flashes)
+
+    board = MeasuringBoard(
+        load_target(work.target), None, place, flashed=flashed, flashes=0, max_flashes=None
+    )
+    networks = Networks(
+        source.module,
+        source.example,
+        work.rows,
+        store,
+        place,
+        training=Training(),
+        importance=work.settings.importance,
+        multiple_of=work.settings.multiple_of,
+        augment=None,
+    )
+    try:
+        yield TorchProblem(
+            networks,
+            work.rows.calibration,
+            store,
+            table,
+            board,
+            name=source.name,
+            guide="measurements",
+            seed=work.settings.seed,
+        )
+    finally:
+        store.close()
+        table.close()
+
+
+def predicted_against_measured(work: Work, count: int) -> list[float]:
+    """Relative errors of `count` networks with random channels that no search has seen, end to end."""
+    errors = []
+    rng = np.random.default_rng(20)
+    with _problem(work, "predictions") as problem:
+        problem.learn()
+        problem.measure(problem.start())
+        for number in range(count):
+            channels = {
+                group.name: int(rng.choice(np.arange(group.unit, group.channels + 1, group.unit)))
+                for group in problem.groups
+            }
+            predicted = problem.predict(Candidate(tuple(channels.items()), "unseen")).cost
+            program = problem.lower(problem.networks.untrained(channels), 64)
+            measured = problem.board.measure_program(program, "unseen")[0].cost
+            errors.append(abs(predicted - measured) / measured)
+            print(
+                f"  {number + 1:2d}  predicted {predicted:12,.0f}  measured {measured:12,.0f}  "
+                f"{errors[-1]:7.2%}",
+                flush=True,
+            )
+    return errors
+
+
+def searched(work: Work, seed: int, cost: float, guide: str) -> tuple[Result, Optimization]:
+    """The search itself; `guide` is measurements or macs."""
+    found = optimize(
+        "model:build",
+        target=work.target,
+        data=work.source,
+        budget=Budget(max_instructions=int(cost)),
+        options=OPTIONS,
+        settings=replace(work.settings, seed=seed, guide="macs" if guide == "macs" else "measurements"),
+        augment=load_augment("train:augment", EXAMPLE),
+        directory=work.folder / f"{guide}-{seed}",
+        folder=EXAMPLE,
+    )
+    assert found.test is not None
+    method = "edgekit" if guide == "measurements" else "macs"
+    return Result(method, seed, found.winner.cost, found.test.against_float.after), found
+
+
+def uniform(problem: TorchProblem, cost: float) -> Mapping[str, int]:
+    """Channels of the widest uniform share whose measured cost is at most `cost`, by bisection."""
+    groups = problem.groups
+
+    def channels(share: float) -> dict[str, int]:
+        return {
+            group.name: max(group.unit, int(share * group.channels / group.unit) * group.unit)
+            for group in groups
+        }
+
+    low, high = 0.0, 1.0
+    for _ in range(7):
+        middle = (low + high) / 2
+        program = problem.lower(problem.networks.untrained(channels(middle)), 64)
+        if problem.board.measure_program(program, "uniform")[0].cost <= cost:
+            low = middle
+        else:
+            high = middle
+    return channels(low)
+
+
+def pruned(problem: TorchProblem, work: Work, channels: Mapping[str, int]) -> nn.Module:
+    """The example's network pruned to these channels in one step, by gradients."""
+    module = copy.deepcopy(problem.networks.start)
+    example = problem.networks.example
+    accumulate_gradients(module, _first(work.rows.train, 2048))
+    removals = {
+        group.name: least_important(
+            channel_importance(module, group, work.settings.importance, example), group, channels[group.name]
+        )
+        for group in channel_groups(module, example)
+        if channels[group.name] < group.channels
+    }
+    for name, gone in removals.items():
+        remove_channels(module, name, gone, example)
+    return module
+
+
+def renewed(module: nn.Module, seed: int) -> nn.Module:
+    """The same network with new weights."""
+    torch.manual_seed(seed)
+    for part in module.modules():
+        reset = getattr(part, "reset_parameters", None)
+        if callable(reset):
+            reset()
+    return module
+
+
+def finished(
+    problem: TorchProblem, work: Work, module: nn.Module, epochs: int, seed: int, method: str
+) -> Result:
+    """Trained, quantised as the search's winner is, measured and tested."""
+    settings, rows, teacher = work.settings, work.rows, problem.networks.teacher
+    run = TrainingRun(augment=load_augment("train:augment", EXAMPLE))
+    training = Training(
+        epochs=epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.final_learning_rate,
+        loss="both",
+        seed=seed,
+    )
+    train(module, training, rows.train, None, teacher=teacher, run=run)
+    made, example = quantizers(), problem.networks.example
+    forms = [made.after_training(module, example, rows.calibration)]
+    if settings.qat_epochs > 0:
+        prepared = made.prepare(module, example)
+        gentle = replace(
+            training, epochs=settings.qat_epochs, learning_rate=settings.final_learning_rate / 10
+        )
+        train(prepared, gentle, rows.train, None, teacher=teacher, run=run)
+        forms.append(made.convert(prepared))
+    best = max(forms, key=lambda form: made.accuracy(form, example, rows.validation))
+    model = load_torch(best, example, options=ImportOptions(name=method))
+    from edgekit.compiler import lower_model
+
+    cost = problem.board.measure_program(lower_model(model), method)[0].cost
+    test = split_parts(work.data, 0).test
+    assert test is not None
+    assert test.y is not None
+    answers = predictions(model, np.ascontiguousarray(test.inputs[0], np.float32))
+    return Result(method, seed, cost, float(np.mean(answers == test.y)))
+
+
+def search_epochs(found: Optimization, settings: Settings, rows: int) -> int:
+    """Epochs over all rows that a whole search trained for, the last training included."""
+    trained = sum(trial.role == "proposal" for trial in found.trials) * min(settings.short_rows, rows)
+    return settings.final_epochs + round(trained / rows)
+
+
+def compared(work: Work, seeds: int) -> list[Result]:
+    results: list[Result] = []
+
+    def add(result: Result) -> None:
+        results.append(result)
+        print(
+            f"  seed {result.seed}  {result.method:<8} {result.cost:12,.0f}  {result.accuracy:.4f}",
+            flush=True,
+        )
+
+    with _problem(work, "uniform") as problem:
+        half = problem.measure(problem.start()).cost / 2
+        for seed in range(seeds):
+            result, found = searched(work, seed, half, "measurements")
+            add(result)
+            add(searched(work, seed, half, "macs")[0])
+            epochs = search_epochs(found, work.settings, len(work.rows.train))
+            channels = uniform(problem, result.cost)
+            add(finished(problem, work, pruned(problem, work, channels), epochs, seed, "pruned"))
+            fresh = renewed(pruned(problem, work, channels), seed)
+            add(finished(problem, work, fresh, epochs, seed, "scratch"))
+    return results
+
+
+def _summary(results: list[Result]) -> None:
+    print("method    accuracy (mean)  spread   cost (mean)")
+    for method in dict.fromkeys(result.method for result in results):
+        own = [result for result in results if result.method == method]
+        accuracies = [result.accuracy for result in own]
+        spread = stdev(accuracies) if len(own) > 1 else 0.0
+        cost = mean(result.cost for result in own)
+        print(f"{method:<9} {mean(accuracies):14.4f}  {spread:.4f}  {cost:12,.0f}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="The search against networks that nobody searched.")
+    parser.add_argument("--target", default="mps2-an386")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one seed, few rows, one epoch")
+    parser.add_argument("--only", choices=("predictions", "comparison"))
+    parser.add_argument("--networks", type=int, default=20, help="that are predicted and measured")
+    parser.add_argument("--folder", type=Path, help="where searches are kept and taken up again")
+    parser.add_argument("--json", type=Path, help="write the results there too")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(EXAMPLE))
+    settings = QUICK if arguments.quick else Settings()
+    with tempfile.TemporaryDirectory(prefix="edgekit-feedback-") as temporary:
+        folder = arguments.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        source = _few_rows(folder) if arguments.quick else "dataset:rows"
+        data = read_data(source, folder=EXAMPLE)
+        rows, _ = training_rows(data, 0)
+        work = Work(arguments.target, source, data, rows, settings, folder)
+        document: dict[str, object] = {"target": arguments.target, "settings": repr(settings)}
+        if arguments.only != "comparison":
+            print(f"predicted against measured on {arguments.target}", flush=True)
+            errors = predicted_against_measured(work, arguments.networks)
+            print(f"median error {median(errors):.2%}, worst {max(errors):.2%} of {len(errors)} networks")
+            document["prediction_errors"] = errors
+        if arguments.only != "predictions":
+            print("accuracy of int8 on the test rows at the same measured cost", flush=True)
+            results = compared(work, 1 if arguments.quick else arguments.seeds)
+            _summary(results)
+            document["results"] = [asdict(result) for result in results]
+        if arguments.json is not None:
+            arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+def _few_rows(folder: Path) -> str:
+    """The example's rows, a few of each part, as a file."""
+    splits = split_parts(read_data("dataset:rows", folder=EXAMPLE), 0)
+    arrays: dict[str, npt.NDArray[np.generic]] = {}
+    for name, part, count in (("train", splits.train, 2000), ("val", splits.validation, 500)):
+        arrays |= {f"x_{name}": part.inputs[0][:count], f"y_{name}": _labels(part)[:count]}
+    assert splits.test is not None
+    arrays |= {"x_test": splits.test.inputs[0][:500], "y_test": _labels(splits.test)[:500]}
+    path = folder / "few.npz"
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def _labels(part: Part) -> npt.NDArray[np.int64]:
+    assert part.y is not None
+    return part.y
+
+
+def _first(rows: Labelled, count: int) -> Labelled:
+    return Labelled(rows.x[:count], None if rows.y is None else rows.y[:count])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
