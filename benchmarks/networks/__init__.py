@@ -35,29 +35,27 @@ class Architecture:
     make: Callable[[], nn.Module]
     shape: tuple[int, ...]
     """Of the one input, float32, batch 1."""
-    exact: bool
-    """Whether all of it has integer forms when it is quantised."""
 
 
 _IMAGE = (1, 3, 32, 32)
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "mobilenet_v1": Architecture(MobileNetV1, _IMAGE, exact=True),
-    "mobilenet_v2": Architecture(MobileNetV2, _IMAGE, exact=True),
-    "mobilenet_v3_small": Architecture(MobileNetV3Small, _IMAGE, exact=True),
-    "shufflenet_v2": Architecture(ShuffleNetV2, _IMAGE, exact=True),
-    "squeezenet": Architecture(SqueezeNet, _IMAGE, exact=True),
-    "resnet18": Architecture(ResNet, _IMAGE, exact=True),
-    "efficientnet_b0": Architecture(EfficientNetB0, _IMAGE, exact=True),
-    "mcunet": Architecture(McuNet, _IMAGE, exact=True),
-    "cnn_1d": Architecture(Cnn1d, (1, 4, 64), exact=True),
-    "gru": Architecture(Gru, (1, 10, 8), exact=False),
-    "lstm": Architecture(Lstm, (1, 10, 8), exact=False),
-    "transformer": Architecture(TransformerEncoder, (1, 12, 16), exact=True),
-    "dense_autoencoder": Architecture(DenseAutoencoder, (1, 64), exact=True),
-    "conv_autoencoder": Architecture(ConvAutoencoder, (1, 1, 16, 16), exact=True),
-    "unet_transposed": Architecture(TransposedUNet, (1, 3, 16, 16), exact=True),
-    "unet_resized": Architecture(ResizeUNet, (1, 3, 16, 16), exact=True),
+    "mobilenet_v1": Architecture(MobileNetV1, _IMAGE),
+    "mobilenet_v2": Architecture(MobileNetV2, _IMAGE),
+    "mobilenet_v3_small": Architecture(MobileNetV3Small, _IMAGE),
+    "shufflenet_v2": Architecture(ShuffleNetV2, _IMAGE),
+    "squeezenet": Architecture(SqueezeNet, _IMAGE),
+    "resnet18": Architecture(ResNet, _IMAGE),
+    "efficientnet_b0": Architecture(EfficientNetB0, _IMAGE),
+    "mcunet": Architecture(McuNet, _IMAGE),
+    "cnn_1d": Architecture(Cnn1d, (1, 4, 64)),
+    "gru": Architecture(Gru, (1, 10, 8)),
+    "lstm": Architecture(Lstm, (1, 10, 8)),
+    "transformer": Architecture(TransformerEncoder, (1, 12, 16)),
+    "dense_autoencoder": Architecture(DenseAutoencoder, (1, 64)),
+    "conv_autoencoder": Architecture(ConvAutoencoder, (1, 1, 16, 16)),
+    "unet_transposed": Architecture(TransposedUNet, (1, 3, 16, 16)),
+    "unet_resized": Architecture(ResizeUNet, (1, 3, 16, 16)),
 }
 
 

@@ -67,8 +67,10 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         self.embed = nn.Linear(16, 16)
         self.positions = nn.Parameter(torch.randn(1, 12, 16) * 0.5)
-        layer = nn.TransformerEncoderLayer(16, 2, 32, activation="gelu", batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        # Not nn.TransformerEncoder, whose layers begin as copies of one.
+        self.encoder = nn.Sequential(
+            *(nn.TransformerEncoderLayer(16, 2, 32, activation="gelu", batch_first=True) for _ in range(2))
+        )
         self.norm = nn.LayerNorm(16)
         self.classifier = nn.Linear(16, CLASSES)
 
