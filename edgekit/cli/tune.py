@@ -167,8 +167,9 @@ def _facts(found: Tuning) -> list[str]:
     facts = [f"{choices}; all that have several: {before:,.0f} {unit} before, {after:,.0f} after"]
     if found.core is not None:
         before, after = (found.total(chosen=chosen, model=True) for chosen in (False, True))
+        instead = "" if found.core == found.own_core else f" (none is documented of the {found.own_core})"
         facts.append(
-            f"chosen by a model of cycles, Arm's documented timing of the {found.core}: "
+            f"chosen by a model of cycles, Arm's documented timing of the {found.core}{instead}: "
             f"{before:,.0f} before, {after:,.0f} after; the emulator itself counts instructions"
         )
     elif found.unit == "instructions":

@@ -20,14 +20,13 @@ DIVISION = 8
 """2 to 12 cycles, by the operands."""
 
 _CORES: Mapping[str, str] = {
-    "cortex-m3": "cortex-m4",
     "cortex-m4": "cortex-m4",
     "cortex-m7": "cortex-m4",
     "cortex-m33": "cortex-m4",
     "cortex-m55": "cortex-m4",
 }
 
-_LINE = re.compile(r"^\s+([0-9a-f]+):\t(\S+)\s*([^;@]*)")
+_LINE = re.compile(r"^\s*([0-9a-f]+):\t(\S+)\s*([^;@]*)")
 _CONDITIONS = "eq|ne|cs|cc|hs|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le"
 _BRANCH = re.compile(rf"^(b|bl|bx|blx|cbz|cbnz|tbb|tbh)({_CONDITIONS})?(\.w|\.n)?$")
 

@@ -17,8 +17,8 @@ __all__ = ["tuning_conditions"]
 
 
 def tuning_conditions(target: Target, board: str | None, prefer: Preference) -> Mapping[str, str]:
-    """The target as its file says, the board, what is preferred, the toolchain, and the compiler's own files:
-    another schedule is another cost.
+    """The target as its file says, the board, what is preferred, the toolchain, and the files of the compiler
+    and of the model of cycles: another schedule is another cost.
 
     Raises:
         MissingToolError: the target's toolchain is not installed.
@@ -42,8 +42,13 @@ def tuning_conditions(target: Target, board: str | None, prefer: Preference) -> 
 @functools.cache
 def _compiler() -> str:
     import edgekit.compiler
+    from edgekit.device import block_counts
+    from edgekit.profile import cycles
+    from edgekit.resources import firmware_templates_directory
 
+    own = [Path(module.__file__ or "") for module in (block_counts, cycles)]
+    own.append(firmware_templates_directory() / "plugin" / "blocks.c")
     digest = hashlib.sha256()
-    for path in sorted(Path(edgekit.compiler.__file__).parent.rglob("*.py")):
+    for path in (*sorted(Path(edgekit.compiler.__file__).parent.rglob("*.py")), *own):
         digest.update(path.read_bytes())
     return digest.hexdigest()

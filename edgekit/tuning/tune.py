@@ -54,6 +54,8 @@ class Tuning:
     unit: Unit
     core: str | None
     """The core by whose documented timing the choice was weighed; None where the cost itself decides."""
+    own_core: str
+    """The target's core, for which that one may stand in."""
     operators: tuple[TunedOperator, ...]
     choices: tuple[tuple[int, str], ...]
     """For `CompileOptions`."""
@@ -280,6 +282,7 @@ def _result(
         target=target.name,
         unit=unit,
         core=modelled_core(target) if costs and modelled else None,
+        own_core=target.compile.mcpu or "",
         operators=tuple(
             TunedOperator(
                 each.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.cycle_model import cycles_of_trace
-from edgekit.profile.cycles import Instruction, block_cycles
+from edgekit.profile.cycles import Instruction, block_cycles, cycle_model, read_disassembly
 
 
 def _code(*lines: tuple[int, str, str]) -> dict[int, Instruction]:
@@ -43,3 +43,29 @@ def test_a_block_that_was_cut_is_counted_once() -> None:
     whole = cycles_of_trace([0x200, 0x100], LOOP)
     cut = cycles_of_trace([0x200, 0x204, 0x100], LOOP)
     assert whole == cut == (2, 4 + 1 + 2)
+
+
+DISASSEMBLY = """
+1000a8a0 <operator_0>:
+1000a8a0:\tpush\t{r0, r1, r2, lr}
+1000a8a2:\tldr\tr0, [pc, #28]\t@ (1000a8c0 <operator_0+0x20>)
+1000a8b4:\tbl\t10006ef8 <k>
+1000a8c0:\t.word\t0x38001000
+    1f2:\tldmia.w\tsp!, {r3, pc}
+1000b0c0:\t........
+"""
+
+
+def test_a_disassembly_is_read_whatever_the_width_of_addresses() -> None:
+    assert read_disassembly(DISASSEMBLY) == {
+        0x1000A8A0: Instruction(0x1000A8A0, "push", "{r0, r1, r2, lr}"),
+        0x1000A8A2: Instruction(0x1000A8A2, "ldr", "r0, [pc, #28]\t"),
+        0x1000A8B4: Instruction(0x1000A8B4, "bl", "10006ef8 <k>"),
+        0x1F2: Instruction(0x1F2, "ldmia", "sp!, {r3, pc}"),
+    }
+
+
+def test_cores_of_other_families_have_no_model() -> None:
+    assert cycle_model("cortex-m4") == cycle_model("cortex-m33") == "cortex-m4"
+    assert cycle_model("cortex-m0plus") is None
+    assert cycle_model("cortex-a72") is None

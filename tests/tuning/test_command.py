@@ -21,6 +21,7 @@ FOUND = Tuning(
     target="mps2-an386",
     unit="instructions",
     core="cortex-m4",
+    own_core="cortex-m7",
     operators=(
         TunedOperator(
             "first[bold]",
@@ -72,7 +73,9 @@ def test_the_table_shows_counts_the_model_and_the_choice(run: Run, monkeypatch: 
     assert ["x.fast", "1,000", "1,500", "chosen", "25.0%"] in lines
     assert "softmax" not in result.stdout
     assert "model of cycles" in result.stdout
-    assert "cortex-m4: 2,000 before, 1,500 after" in " ".join(result.stdout.split())
+    assert "cortex-m4 (none is documented of the cortex-m7): 2,000 before, 1,500 after" in " ".join(
+        result.stdout.split()
+    )
 
 
 def test_the_document(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
