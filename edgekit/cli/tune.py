@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -117,27 +118,25 @@ def _view(found: Tuning) -> RenderableType:
     unit = _UNITS[found.unit]
     modelled = found.core is not None
     headings: list[tuple[str, Side]] = [
+        ("#", "left"),
         ("operator", "left"),
-        ("kind", "left"),
         ("variant", "left"),
         (unit, "right"),
     ]
     headings += [("model cycles", "right")] if modelled else []
     headings += [("", "left"), ("saving", "right")]
-    alike: dict[tuple[str, str, tuple[VariantCost, ...]], list[TunedOperator]] = {}
-    for operator in found.operators:
-        alike.setdefault((operator.op, operator.chosen, operator.costs), []).append(operator)
-    rows = [row for operators in alike.values() for row in _rows(operators, modelled=modelled)]
+    alike: dict[TunedOperator, list[int]] = {}
+    for number, operator in enumerate(found.operators):
+        alike.setdefault(replace(operator, name=""), []).append(number)
+    rows = [row for operator, numbers in alike.items() for row in _rows(operator, numbers, modelled=modelled)]
     return Group(*([plain_table(headings, rows, flexible=0)] if rows else []), *map(Text, _facts(found)))
 
 
-def _rows(alike: Sequence[TunedOperator], *, modelled: bool) -> list[list[str]]:
-    """Lines of operators of one shape: the first one's name, their kind and how many they are."""
-    operator = alike[0]
+def _rows(operator: TunedOperator, numbers: Sequence[int], *, modelled: bool) -> list[list[str]]:
+    """Lines of the operators of one shape, which have these numbers in the model."""
     if not operator.costs:
         return []
-    count = "" if len(alike) == 1 else f" ×{len(alike)}"
-    names = [[operator.name, f"{operator.op}{count}"], *[["", ""]] * len(operator.costs)]
+    names = [[", ".join(map(str, numbers)), operator.op], *[["", ""]] * len(operator.costs)]
     rows = []
     for place, cost in enumerate(operator.costs):
         chosen = cost.variant == operator.chosen

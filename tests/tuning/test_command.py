@@ -30,6 +30,13 @@ FOUND = Tuning(
             "x.fast",
             (VariantCost("x.slow", 900.0, 2000), VariantCost("x.fast", 1000.0, 1500)),
         ),
+        TunedOperator(
+            "second",
+            "conv2d",
+            "x.slow",
+            "x.fast",
+            (VariantCost("x.slow", 900.0, 2000), VariantCost("x.fast", 1000.0, 1500)),
+        ),
         TunedOperator("last", "softmax", "x.softmax", "x.softmax", ()),
     ),
     choices=((4, "x.fast"),),
@@ -69,11 +76,12 @@ def test_the_table_shows_counts_the_model_and_the_choice(run: Run, monkeypatch: 
     assert result.exit_code == 0
     assert asked[0]["compile_options"].prefer == "size"
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert ["first[bold]", "conv2d", "x.slow", "900", "2,000", "default"] in lines
+    assert ["0,", "1", "conv2d", "x.slow", "900", "2,000", "default"] in lines
     assert ["x.fast", "1,000", "1,500", "chosen", "25.0%"] in lines
+    assert ["#", "operator", "variant", "instructions", "model", "cycles", "saving"] in lines
     assert "softmax" not in result.stdout
     assert "model of cycles" in result.stdout
-    assert "cortex-m4 (none is documented of the cortex-m7): 2,000 before, 1,500 after" in " ".join(
+    assert "cortex-m4 (none is documented of the cortex-m7): 4,000 before, 3,000 after" in " ".join(
         result.stdout.split()
     )
 
@@ -86,7 +94,7 @@ def test_the_document(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found["model_core"], found["measured"], found["limited"]) == ("cortex-m4", 2, False)
     assert found["operators"][0]["chosen"] == "x.fast"
     assert found["operators"][0]["variants"][1] == {"name": "x.fast", "cost": 1000.0, "model_cycles": 1500}
-    assert found["operators"][1]["variants"] == []
+    assert found["operators"][2]["variants"] == []
 
 
 def test_a_target_with_one_schedule_has_nothing_to_choose(run: Run) -> None:
