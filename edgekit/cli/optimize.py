@@ -30,8 +30,9 @@ from edgekit.cli.settings import (
     target_name,
 )
 from edgekit.errors import UsageError
-from edgekit.project import OptimizeSection
+from edgekit.project import OptimizeSection, Project
 from edgekit.quantities import parse_bytes, parse_count, parse_duration_us
+from edgekit.text import names_function
 
 if TYPE_CHECKING:
     from edgekit.optimization import Settings
@@ -147,7 +148,7 @@ def command(
         found = optimize(
             chosen.model,
             target=resolved,
-            data=data or own.data or chosen.data,
+            data=data or _rows_of(chosen.own) or chosen.data,
             budget=budget,
             max_drop=max_drop if max_drop is not None else own.max_drop,
             max_flashes=max_flashes or own.max_flashes,
@@ -179,6 +180,15 @@ def command(
     session.document(optimize_values(found))
     session.show(summary(found))
     found.raise_for_problems()
+
+
+def _rows_of(project: Project | None) -> str | None:
+    """`optimize.data` of an edgekit.toml: a file is relative to it, a loader's name is taken as it is."""
+    text = None if project is None else project.optimize.data
+    if project is None or text is None:
+        return None
+    path = project.resolve(text)
+    return text if names_function(text) and not path.exists() else str(path)
 
 
 def _settings(own: OptimizeSection, seed: int, guide: str) -> Settings:

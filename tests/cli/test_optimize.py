@@ -33,9 +33,8 @@ schema = 1
 target = "host"
 [model]
 path = "clouds:network"
-[data]
-path = "rows.npz"
 [optimize]
+data = "rows.npz"
 augment = "clouds:jitter"
 step = 0.3
 short_rows = 96

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -190,6 +191,21 @@ def test_an_impossible_budget_is_refused_before_anything_is_trained(copied: Path
         search(copied, 100.0, tried=trained.append)
     assert refused.value.exit_code == 8
     assert trained == []
+
+
+def test_any_budget_is_met_as_measured_or_refused(found: Optimization, copied: Path) -> None:
+    rng = random.Random(5)
+    for _ in range(campaign_count(5, 1)):
+        budget = round(rng.uniform(150.0, found.baseline.measured.cost), 1)
+        refusal, cost = None, 0.0
+        try:
+            cost = search(copied, budget).raise_for_problems().winner.cost
+        except BudgetError as refused:
+            refusal = refused.message
+        if refusal is None:
+            assert 0.0 < cost <= budget
+        else:
+            assert re.search(r"smallest one still takes|over the budget", refusal)
 
 
 def test_flashes_that_are_spent_end_the_search_with_the_best_so_far(
