@@ -331,13 +331,17 @@ def main() -> int:
 def _few_rows(folder: Path) -> str:
     """The example's rows, a few of each part, as a file."""
     splits = split_parts(read_data("dataset:rows", folder=EXAMPLE), 0)
-    arrays: dict[str, npt.NDArray[np.generic]] = {}
-    for name, part, count in (("train", splits.train, 2000), ("val", splits.validation, 500)):
-        arrays |= {f"x_{name}": part.inputs[0][:count], f"y_{name}": _labels(part)[:count]}
     assert splits.test is not None
-    arrays |= {"x_test": splits.test.inputs[0][:500], "y_test": _labels(splits.test)[:500]}
     path = folder / "few.npz"
-    np.savez(path, **arrays)
+    np.savez(
+        path,
+        x_train=splits.train.inputs[0][:2000],
+        y_train=_labels(splits.train)[:2000],
+        x_val=splits.validation.inputs[0][:500],
+        y_val=_labels(splits.validation)[:500],
+        x_test=splits.test.inputs[0][:500],
+        y_test=_labels(splits.test)[:500],
+    )
     return str(path)
 
 
