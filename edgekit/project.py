@@ -49,7 +49,7 @@ def _amount(parse: Callable[[str], Amount], value: int | str | None) -> Amount |
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class ModelSection(_Section):

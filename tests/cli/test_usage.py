@@ -206,16 +206,24 @@ def test_main_returns_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert "mps2-an386" in capsys.readouterr().out
 
 
-def test_targets_list_answers_at_once() -> None:
-    """In processor time, best of five: that other work on the machine makes it wait is not its fault."""
-    argv = [sys.executable, "-m", "edgekit", "targets", "list"]
+def _processor_seconds(argv: list[str]) -> float:
+    """The least of five runs, so that other work on the machine has little say."""
     taken = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(argv, check=True, capture_output=True, timeout=60)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
-    assert 0.01 < min(taken) < 0.3
+    return min(taken)
+
+
+def test_targets_list_answers_at_once() -> None:
+    """Under 0.3 s of processor time; or, where a core is shared or slow, under three times what Python takes to
+    load the two libraries that every command line of this kind is made of.
+    """
+    libraries = _processor_seconds([sys.executable, "-c", "import typer.main, pydantic.main"])
+    taken = _processor_seconds([sys.executable, "-m", "edgekit", "targets", "list"])
+    assert 0.01 < taken < max(0.3, 3 * libraries)
 
 
 def test_targets_list_imports_nothing_heavy() -> None:
