@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from edgekit.project import load_project
 from tests.cli.conftest import Run, document
@@ -46,14 +48,17 @@ qat_epochs = 0
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "clouds.py").write_text(FACTORY)
     (tmp_path / "edgekit.toml").write_text(SETTINGS)
     write_rows(tmp_path / "rows.npz")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     importlib.invalidate_caches()
     sys.modules.pop("clouds", None)
-    return tmp_path
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(threads)
 
 
 def _counted(monkeypatch: pytest.MonkeyPatch) -> None:

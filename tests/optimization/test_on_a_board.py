@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,17 @@ def _network() -> nn.Module:
     )
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Two threads on cores that other tests use wait for each other more than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.emulator
+@pytest.mark.usefixtures("one_thread")
 def test_a_network_is_pruned_to_what_the_board_measures(
     emulator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
