@@ -218,8 +218,8 @@ def _processor_seconds(argv: list[str]) -> float:
 
 
 def test_targets_list_answers_at_once() -> None:
-    """Under 0.3 s of processor time; or, where a core is shared or slow, under three times what Python takes to
-    load the two libraries that every command line of this kind is made of.
+    """Under 0.3 s of processor time; or, where a core is shared or slow, under three times what Python takes
+    to load the two libraries that every command line of this kind is made of.
     """
     libraries = _processor_seconds([sys.executable, "-c", "import typer.main, pydantic.main"])
     taken = _processor_seconds([sys.executable, "-m", "edgekit", "targets", "list"])
