@@ -11,7 +11,7 @@ goal=${1:?usage: setup.sh demo|test}
 python=${PYTHON:-python3}
 venv=${VENV:-.venv}
 torch_index=${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}
-torch_range='torch>=2.6,<2.14'
+torch_range='torch>=2.13,<2.14'
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -78,7 +78,7 @@ install_torch() {
 import sys
 from importlib.metadata import version
 release = tuple(int(part) for part in version("torch").split("+")[0].split(".")[:2])
-sys.exit(not (2, 6) <= release < (2, 14))' 2>/dev/null; then
+sys.exit(not (2, 13) <= release < (2, 14))' 2>/dev/null; then
         return
     fi
     if index_answers "$torch_index"; then
