@@ -41,7 +41,8 @@ class LinesView:
         elif isinstance(event, StepAdvanced):
             if time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
                 self._last = time.monotonic()
-                self._say(f"{event.step.value:<9} {event.done} of {self._total}")
+                whole = "" if self._total is None else f" of {self._total}"
+                self._say(f"{event.step.value:<9} {event.done}{whole}")
         elif isinstance(event, StepFinished):
             self._say(_finished(event))
         elif isinstance(event, TableLine):
