@@ -143,6 +143,7 @@ def conv(model: QdqBuilder, name: str, rng: np.random.Generator) -> OnnxCase:
         dilation=(attributes["dilations"][0], attributes["dilations"][1]),
         padding="VALID",
         activation=activation,
+        scaled=int8.single_rounding,
     )
     return OnnxCase({name: (x, q_x)}, out, q_y, nchw(expected), 1, (attributes, w.shape, activation))
 

@@ -10,7 +10,7 @@ Stored values are int8 arrays, activations (N, H, W, C); scales are float32 valu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,12 +41,15 @@ __all__ = [
     "round_half_away",
     "round_shift",
     "same_padding",
+    "single_rounding",
     "softmax",
     "softmax_table",
 ]
 
 Int8 = NDArray[np.int8]
 Int64 = NDArray[np.int64]
+Scaled = Callable[[Any, Any, Any], Int64]
+"""double_rounding or single_rounding."""
 Activation = Literal["NONE", "RELU", "RELU_N1_TO_1", "RELU6"]
 Padding = Literal["SAME", "VALID"]
 
@@ -101,6 +104,13 @@ def double_rounding(x: Any, q: Any, e: Any) -> Int64:
     left, right = np.maximum(e, 0), np.maximum(np.negative(e), 0)
     shifted = (np.asarray(x, np.int64) << left).astype(np.int32)
     return round_shift(high_mul(shifted, q), right)
+
+
+def single_rounding(x: Any, q: Any, e: Any) -> Int64:
+    """x · q · 2^(e − 31) with one rounding, halves upwards: what a quantised model in reals computes."""
+    total = np.int64(31) - np.asarray(e, np.int64)
+    product = np.asarray(x, np.int64) * np.asarray(q, np.int64)
+    return np.asarray((product + (np.int64(1) << (total - 1))) >> total)
 
 
 def round_half_away(v: Any) -> NDArray[np.float64]:
@@ -178,12 +188,17 @@ def _patches(
 
 
 def _requantize_channels(
-    accumulators: Int64, x: Quantized, weight_scales: Sequence[float], out: Quantized, activation: Activation
+    accumulators: Int64,
+    x: Quantized,
+    weight_scales: Sequence[float],
+    out: Quantized,
+    activation: Activation,
+    scaled: Scaled,
 ) -> Int8:
     scales = np.broadcast_to(np.asarray(weight_scales, np.float64), (accumulators.shape[-1],))
     pairs = [quantize_multiplier(float(x.scale * scale / out.scale)) for scale in scales]
     q, e = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
-    return _clamp(double_rounding(accumulators, q, e) + out.zero_point, *activation_range(activation, out))
+    return _clamp(scaled(accumulators, q, e) + out.zero_point, *activation_range(activation, out))
 
 
 def conv2d(
@@ -198,6 +213,7 @@ def conv2d(
     dilation: tuple[int, int] = (1, 1),
     padding: Padding = "SAME",
     activation: Activation = "NONE",
+    scaled: Scaled = double_rounding,
 ) -> Int8:
     """y = clamp(double(Σ (x − z_x) · w + b, s_x · s_w[c] / s_y) + z_y); weights (C_out, KH, KW, C_in).
 
@@ -206,7 +222,7 @@ def conv2d(
     kernel = (weights.shape[1], weights.shape[2])
     patches = _patches(x.astype(np.int64) - q_x.zero_point, kernel, stride, dilation, padding, 0)
     accumulators = np.einsum("ijnhwc,oijc->nhwo", patches, weights.astype(np.int64)) + bias
-    return _requantize_channels(accumulators, q_x, weight_scales, q_y, activation)
+    return _requantize_channels(accumulators, q_x, weight_scales, q_y, activation, scaled)
 
 
 def depthwise_conv2d(
@@ -221,6 +237,7 @@ def depthwise_conv2d(
     dilation: tuple[int, int] = (1, 1),
     padding: Padding = "SAME",
     activation: Activation = "NONE",
+    scaled: Scaled = double_rounding,
 ) -> Int8:
     """conv2d with one input channel an output channel, c_in = c_out // multiplier.
 
@@ -232,7 +249,7 @@ def depthwise_conv2d(
     wide = np.repeat(x.astype(np.int64) - q_x.zero_point, multiplier, axis=3)
     patches = _patches(wide, (weights.shape[1], weights.shape[2]), stride, dilation, padding, 0)
     accumulators = np.einsum("ijnhwc,ijc->nhwc", patches, weights[0].astype(np.int64)) + bias
-    return _requantize_channels(accumulators, q_x, weight_scales, q_y, activation)
+    return _requantize_channels(accumulators, q_x, weight_scales, q_y, activation, scaled)
 
 
 def fully_connected(
