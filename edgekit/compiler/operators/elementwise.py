@@ -26,42 +26,47 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Add(Operator):
+class _RescaledPair(Operator):
+    """Two tensors with numpy broadcasting, each brought to a common scale, and the result to the output's."""
+
+    IN_PLACE: ClassVar[bool] = True
+    zero_points: tuple[int, int]
+    rescales: tuple[Rescale, Rescale]
+    output_zero_point: int
+    output_rescale: Rescale
+    clamp: Clamp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Extremum(Operator):
+    """Two tensors with numpy broadcasting; an operand without `rescale` is stored as the output is."""
+
+    IN_PLACE: ClassVar[bool] = True
+    zero_points: tuple[int, int]
+    rescales: tuple[Rescale | None, Rescale | None]
+    output_zero_point: int
+    clamp: Clamp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Add(_RescaledPair):
     """Sum of two tensors with numpy broadcasting; each has its own scale."""
 
     NAME: ClassVar[str] = "add"
-    IN_PLACE: ClassVar[bool] = True
-    zero_points: tuple[int, int]
-    rescales: tuple[Rescale, Rescale]
-    output_zero_point: int
-    output_rescale: Rescale
-    clamp: Clamp
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Subtract(Operator):
+class Subtract(_RescaledPair):
     """Difference of two tensors with numpy broadcasting; each has its own scale."""
 
     NAME: ClassVar[str] = "subtract"
-    IN_PLACE: ClassVar[bool] = True
-    zero_points: tuple[int, int]
-    rescales: tuple[Rescale, Rescale]
-    output_zero_point: int
-    output_rescale: Rescale
-    clamp: Clamp
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SquaredDifference(Operator):
+class SquaredDifference(_RescaledPair):
     """(a − b)² of two tensors with numpy broadcasting; each has its own scale."""
 
     NAME: ClassVar[str] = "squared_difference"
-    IN_PLACE: ClassVar[bool] = True
-    zero_points: tuple[int, int]
-    rescales: tuple[Rescale, Rescale]
-    output_zero_point: int
-    output_rescale: Rescale
-    clamp: Clamp
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,27 +82,17 @@ class Multiply(Operator):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Maximum(Operator):
+class Maximum(_Extremum):
     """The larger of two tensors, broadcast as numpy; an operand without `rescale` is stored as the output."""
 
     NAME: ClassVar[str] = "maximum"
-    IN_PLACE: ClassVar[bool] = True
-    zero_points: tuple[int, int]
-    rescales: tuple[Rescale | None, Rescale | None]
-    output_zero_point: int
-    clamp: Clamp
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Minimum(Operator):
+class Minimum(_Extremum):
     """The smaller of two tensors, broadcast as numpy; an operand without `rescale` is stored as it."""
 
     NAME: ClassVar[str] = "minimum"
-    IN_PLACE: ClassVar[bool] = True
-    zero_points: tuple[int, int]
-    rescales: tuple[Rescale | None, Rescale | None]
-    output_zero_point: int
-    clamp: Clamp
 
 
 @dataclass(frozen=True, slots=True, eq=False)
