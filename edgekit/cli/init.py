@@ -25,7 +25,7 @@ schema = 1
 target = {target}
 
 [model]
-path = {model}            # .tflite (int8) or .onnx
+path = {model}            # .tflite, .onnx or package.module:factory
 # name = "kws"            # the file's name without suffix by default
 # [model.shapes]          # open dimensions of an input, fixed
 # input = [1, 49, 10, 1]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_model", "load_torch", "open_source"]
 
-ACCEPTED = ".tflite (int8), .onnx (QDQ, or float with --calibration), package.module:factory and .pt2 (torch)"
+ACCEPTED = ".tflite and .onnx (float ones with --calibration), package.module:factory and .pt2 (torch)"
 
 
 def load_model(
