@@ -108,10 +108,27 @@ def _pools(name: str) -> st.SearchStrategy[Case]:
     return cases()
 
 
+@st.composite
+def relu_cases(draw: st.DrawFn) -> Case:
+    q_x = Quantized(draw(any_scales(-16.0, -6.0)), 0)
+    # Another scale, or the same one, as a quantiser leaves it around a ReLU of its own.
+    ratio = draw(st.one_of(st.just(1.0), st.floats(0.25, 4.0)))
+    q_y = Quantized(float(np.float32(q_x.scale * ratio)), 0)
+    name = draw(st.sampled_from(["relu", "relu6"]))
+    x = _int16(np.random.default_rng(draw(SEEDS)), (1, 4, 8, 8))
+    return Case(
+        f"{name}_int16",
+        (Input(x, q_x),),
+        {"q_x": q_x, "q_y": q_y},
+        lambda m, t: getattr(m, name)(t[0], q_y.scale, 0),
+    )
+
+
 INT16: Mapping[str, st.SearchStrategy[Case]] = {
     "conv2d": conv2d_cases(),
     "depthwise_conv2d": depthwise_conv2d_cases(),
     "fully_connected": fully_connected_cases(),
     "average_pool": _pools("average_pool"),
     "max_pool": _pools("max_pool"),
+    "relu": relu_cases(),
 }

@@ -366,10 +366,10 @@ class TfliteBuilder:
         return self._operator("RESHAPE", [x, target], options, shape, x.scale, x.zero_point)
 
     def relu(self, x: Tensor, scale: float, zero_point: int) -> Tensor:
-        return self._operator("RELU", [x], None, x.shape, scale, zero_point)
+        return self._operator("RELU", [x], None, x.shape, scale, zero_point, x.dtype)
 
     def relu6(self, x: Tensor, scale: float, zero_point: int) -> Tensor:
-        return self._operator("RELU6", [x], None, x.shape, scale, zero_point)
+        return self._operator("RELU6", [x], None, x.shape, scale, zero_point, x.dtype)
 
     def softmax(self, x: Tensor, *, beta: float = 1.0) -> Tensor:
         options = schema.SoftmaxOptionsT()

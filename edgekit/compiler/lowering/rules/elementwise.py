@@ -90,7 +90,8 @@ def apply_bounds(site: Site, value: Value, low: float, high: float) -> Value:
     if isinstance(value, Pending):
         pending = value
     else:
-        pending = requantized(site, real_operand(value, "its input"), quotient=np.float32)
+        real = real_operand(value, "its input", dtypes=("int8", "int16"))
+        pending = requantized(site, real, quotient=np.float32, dtype=real.dtype)
     return replace(pending.clamped(low, high), table=table)
 
 
