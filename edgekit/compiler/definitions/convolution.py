@@ -31,12 +31,11 @@ from edgekit.compiler.program import Tensor
 
 __all__ = ["biased_sum", "conv2d", "depthwise_conv2d", "first_channel", "grouped_conv2d", "transposed_conv2d"]
 
-Int8Convolution = op.Conv2D | op.DepthwiseConv2D | op.GroupedConv2D | op.TransposedConv2D
 Constants = list[tuple[Any, NDArray[np.generic]]]
 
 
 def biased_sum(
-    operator: Int8Convolution | op.Dense,
+    operator: op.Int8Convolution | op.Dense,
     total: Any,
     weight_sums: NDArray[np.int64],
     output: Tensor,
@@ -51,7 +50,7 @@ def biased_sum(
 
 
 def _requantized_output(
-    operator: Int8Convolution, total: Any, weight_sums: NDArray[np.int64], output: Tensor
+    operator: op.Int8Convolution, total: Any, weight_sums: NDArray[np.int64], output: Tensor
 ) -> tuple[Constants, Any]:
     """Bias, per-channel requantisation and clamp of the accumulators: constants and the output stage."""
     bias, biased = biased_sum(operator, total, weight_sums, output)
@@ -59,7 +58,7 @@ def _requantized_output(
     return [bias, *constants], result
 
 
-def _requantized(operator: Int8Convolution, biased: Any, output: Tensor) -> tuple[Constants, Any]:
+def _requantized(operator: op.Int8Convolution, biased: Any, output: Tensor) -> tuple[Constants, Any]:
     """Requantisation and clamp of the biased sums.
 
     The biased sum and the product are stages of their own: as one expression TVM rewrites (sum + bias) ·

@@ -10,7 +10,13 @@ Adding an operator: a dataclass in the module of its family, a rule in `lowering
 """
 
 from edgekit.compiler.operators.base import Clamp, FullRange, Operator, Rescale, Rounding, Window
-from edgekit.compiler.operators.convolution import Conv2D, DepthwiseConv2D, GroupedConv2D, TransposedConv2D
+from edgekit.compiler.operators.convolution import (
+    Conv2D,
+    DepthwiseConv2D,
+    GroupedConv2D,
+    Int8Convolution,
+    TransposedConv2D,
+)
 from edgekit.compiler.operators.dense import Dense, MatMul
 from edgekit.compiler.operators.elementwise import (
     Add,
@@ -53,6 +59,7 @@ __all__ = [
     "FullRange",
     "Gather",
     "GroupedConv2D",
+    "Int8Convolution",
     "LayerNorm",
     "Lookup",
     "MatMul",

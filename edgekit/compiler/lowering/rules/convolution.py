@@ -81,7 +81,7 @@ def convolution(site: Site, args: Sequence[Value]) -> Value:
             by_channel = np.ascontiguousarray(values[..., 0].transpose(1, 2, 0))
             return op.DepthwiseConv2D(window, by_channel, *shared)
         if groups > 1:
-            return op.GroupedConv2D(window, groups, values, *shared)
+            return op.GroupedConv2D(window, values, *shared, groups=groups)
         return op.Conv2D(window, values, *shared)
 
     if outputs % groups:
@@ -107,7 +107,6 @@ def transposed_convolution(site: Site, args: Sequence[Value]) -> Value:
     def operator(with_: _Arithmetic) -> op.Operator:
         return op.TransposedConv2D(
             window,
-            groups,
             values,
             with_.bias,
             with_.input_zero_point,
@@ -116,6 +115,7 @@ def transposed_convolution(site: Site, args: Sequence[Value]) -> Value:
             with_.shifts,
             with_.clamp,
             with_.rounding,
+            groups=groups,
         )
 
     return _accumulating(site, data, order, weights, values, operator)
