@@ -86,31 +86,11 @@ def _requantized(operator: op.Int8Convolution, biased: Any, output: Tensor) -> t
 
 
 def conv2d(operator: op.Conv2D, inputs: tuple[Any, ...], output: Tensor) -> Definition:
-    window = operator.window
-    source = padded_source(inputs[0], window, output, operator.input_zero_point)
-    weights = const("weights", operator.weights)
-    ky = te.reduce_axis((0, window.kernel[0]), name="ky")
-    kx = te.reduce_axis((0, window.kernel[1]), name="kx")
-    ki = te.reduce_axis((0, operator.weights.shape[3]), name="ki")
-    total = te.compute(
-        output.shape,
-        lambda n, y, x, o: te.sum(
-            i32(
-                source[
-                    n,
-                    y * window.stride[0] + ky * window.dilation[0],
-                    x * window.stride[1] + kx * window.dilation[1],
-                    ki,
-                ]
-            )
-            * i32(weights[0][o, ky, kx, ki]),
-            axis=[ky, kx, ki],
-        ),
-        name=SUM,
-    )
-    sums = operator.weights.astype(np.int64).sum(axis=(1, 2, 3))
-    constants, result = _requantized_output(operator, total, sums, output)
-    return Definition(inputs, (weights, *constants), result)
+    return _window_sums(operator, 1, inputs, output)
+
+
+def grouped_conv2d(operator: op.GroupedConv2D, inputs: tuple[Any, ...], output: Tensor) -> Definition:
+    return _window_sums(operator, operator.groups, inputs, output)
 
 
 def depthwise_conv2d(operator: op.DepthwiseConv2D, inputs: tuple[Any, ...], output: Tensor) -> Definition:
@@ -150,7 +130,10 @@ def first_channel(channel: Any, weights: NDArray[np.int8], groups: int) -> Any:
     return group * weights.shape[3]
 
 
-def grouped_conv2d(operator: op.GroupedConv2D, inputs: tuple[Any, ...], output: Tensor) -> Definition:
+def _window_sums(
+    operator: op.Conv2D | op.GroupedConv2D, groups: int, inputs: tuple[Any, ...], output: Tensor
+) -> Definition:
+    """Sums over a window of the input channels of each output channel's group, requantised."""
     window = operator.window
     source = padded_source(inputs[0], window, output, operator.input_zero_point)
     weights = const("weights", operator.weights)
@@ -165,7 +148,7 @@ def grouped_conv2d(operator: op.GroupedConv2D, inputs: tuple[Any, ...], output: 
                     n,
                     y * window.stride[0] + ky * window.dilation[0],
                     x * window.stride[1] + kx * window.dilation[1],
-                    first_channel(o, operator.weights, operator.groups) + ki,
+                    first_channel(o, operator.weights, groups) + ki,
                 ]
             )
             * i32(weights[0][o, ky, kx, ki]),
