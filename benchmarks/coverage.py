@@ -20,35 +20,24 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.coverage_cases import Case, node_cases
+from benchmarks.coverage_cases import Case, Result, node_cases
 from edgekit.artifacts import TensorSpec
 
 __all__ = ["Result", "run_case", "run_cases"]
 
-Outcome = Literal["passed", "unsupported", "wrong"]
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_SECONDS = 120
 """Without a word from a process, for one test."""
 
 PAGE = ROOT / "docs" / "coverage.md"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of one test; `reason` is empty for one that passed."""
-
-    name: str
-    operator: str
-    outcome: Outcome
-    reason: str
 
 
 def run_case(case: Case, directory: Path) -> Result:

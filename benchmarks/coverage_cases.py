@@ -11,13 +11,13 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-__all__ = ["NETWORK_OPERATORS", "Case", "node_cases"]
+__all__ = ["NETWORK_OPERATORS", "Case", "Result", "node_cases"]
 
 Array = npt.NDArray[Any]
 
@@ -70,6 +70,19 @@ class Case:
     outputs: tuple[Array, ...]
     rtol: float
     atol: float
+
+
+Outcome = Literal["passed", "unsupported", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one test; `reason` is empty for one that passed."""
+
+    name: str
+    operator: str
+    outcome: Outcome
+    reason: str
 
 
 def _constant_names(model: onnx.ModelProto) -> set[str]:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import onnx
 
-from benchmarks.coverage_cases import NETWORK_OPERATORS
-
-if TYPE_CHECKING:
-    from benchmarks.coverage import Result
+from benchmarks.coverage_cases import NETWORK_OPERATORS, Result
 
 __all__ = ["render"]
 
