@@ -19,12 +19,13 @@ import numpy as np
 from edgekit.artifacts import DEFAULT_IMPORT, ImportOptions, TorchProgram
 from edgekit.budget import Budget
 from edgekit.compression import TorchSource, open_torch, training_rows
+from edgekit.conditions import measuring_conditions
 from edgekit.data import DataSet, read_data, split_parts
 from edgekit.errors import BudgetError, UsageError
 from edgekit.optimization.board import MeasuringBoard
 from edgekit.optimization.feasibility import refuse_impossible
 from edgekit.optimization.final import Final, finish, integer_accuracy, training_loss
-from edgekit.optimization.identity import measuring_conditions, operator_table, search_identity
+from edgekit.optimization.identity import operator_table, search_identity
 from edgekit.optimization.page import write_report
 from edgekit.optimization.problem import TorchProblem
 from edgekit.optimization.result import Baseline, HeldOut, Optimization
