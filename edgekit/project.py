@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from edgekit.artifacts import CalibrationMethod, Precision
+from edgekit.artifacts import CalibrationMethod, Precision, Preference
 from edgekit.budget import Budget
 from edgekit.errors import UsageError
 from edgekit.quantities import parse_bytes, parse_count, parse_duration_us
@@ -126,9 +126,10 @@ class ProfileSection(_Section):
 
 
 class BuildSection(_Section):
-    """`[build]`: where deployments are written."""
+    """`[build]`: where deployments are written, and what their programs save first."""
 
     directory: str = Field(default="build", min_length=1)
+    prefer: Preference = "speed"
 
 
 class Project(_Section):

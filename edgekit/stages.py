@@ -85,16 +85,16 @@ def _compile_model(model: Model, target: Target, options: CompileOptions) -> Com
     return compile_model(model, target, prefer=options.prefer, choices=dict(options.choices))
 
 
-def _emit_model(model: Model, target: Target) -> CompiledModel:
+def _emit_model(model: Model, target: Target, options: CompileOptions) -> CompiledModel:
     from edgekit.compiler import emit_model
 
-    return emit_model(model, target)
+    return emit_model(model, target, prefer=options.prefer)
 
 
-def _analyze_model(model: Model, target: Target) -> ModelAnalysis:
+def _analyze_model(model: Model, target: Target, options: CompileOptions) -> ModelAnalysis:
     from edgekit.compiler import analyze_model
 
-    return analyze_model(model, target)
+    return analyze_model(model, target, prefer=options.prefer)
 
 
 def _compare_layers(
@@ -167,9 +167,9 @@ class Stages:
     load_model: Callable[[Path | TorchProgram, ImportOptions, Calibration], Model] = _load_model
     needs_calibration: Callable[[Path | TorchProgram, ImportOptions], bool] = _needs_calibration
     compile_model: Callable[[Model, Target, CompileOptions], CompiledModel] = _compile_model
-    emit_model: Callable[[Model, Target], CompiledModel] = _emit_model
+    emit_model: Callable[[Model, Target, CompileOptions], CompiledModel] = _emit_model
     """The same as C99 sources, for compilers that edgekit does not call."""
-    analyze_model: Callable[[Model, Target], ModelAnalysis] = _analyze_model
+    analyze_model: Callable[[Model, Target, CompileOptions], ModelAnalysis] = _analyze_model
     compare_layers: Callable[
         [Model, Model | None, Sequence[Sequence[npt.NDArray[Any]]], Callable[[int], None]], Comparison
     ] = _compare_layers

@@ -19,6 +19,7 @@ from edgekit.cli.options import (
     ModelArgument,
     NameOption,
     PrecisionOption,
+    PreferOption,
     QuietFlag,
     ShapeOption,
     TargetOption,
@@ -65,6 +66,7 @@ def command(
     precision: PrecisionOption = None,
     weights: WeightsOption = None,
     trust: TrustFlag = False,
+    prefer: PreferOption = None,
     shape: ShapeOption = None,
     name: NameOption = None,
     json: JsonFlag = False,
@@ -86,6 +88,7 @@ def command(
         precision=precision,
         weights=weights,
         trust=trust,
+        prefer=prefer,
     )
     existing_model(chosen.model)
 
@@ -98,6 +101,7 @@ def command(
             calibration=chosen.calibration,
             data=chosen.data,
             options=chosen.options,
+            compile_options=chosen.compile_options,
             compared_rows=rows or (DEFAULT_ROWS if data is not None or report is not None else 0),
             seed=chosen.seed,
             folder=chosen.folder,

@@ -58,7 +58,7 @@ def command(
     target: TargetOption = None,
     output: OutputOption = None,
     emit: EmitOption = "bundle",
-    prefer: PreferOption = "speed",
+    prefer: PreferOption = None,
     tune: TuneFlag = False,
     board: BoardOption = None,
     data: DataOption = None,
@@ -89,6 +89,7 @@ def command(
         precision=precision,
         weights=weights,
         trust=trust,
+        prefer=prefer,
         seed=seed,
     )
     if emit == "c":
@@ -103,7 +104,6 @@ def command(
     where = target_name(target, project)
     existing_model(chosen.model)
 
-    from edgekit.artifacts import CompileOptions
     from edgekit.cli.documents import part
     from edgekit.cli.tables import deploy_table
     from edgekit.pipeline import bundle_directory, compile_bundle
@@ -119,7 +119,7 @@ def command(
             data=chosen.data,
             calibration=chosen.calibration,
             options=chosen.options,
-            compile_options=CompileOptions(prefer),
+            compile_options=chosen.compile_options,
             seed=chosen.seed,
             folder=chosen.folder,
             tuned=tune,
@@ -149,6 +149,7 @@ def _emit(
             data=chosen.data,
             calibration=chosen.calibration,
             options=chosen.options,
+            compile_options=chosen.compile_options,
             seed=chosen.seed,
             folder=chosen.folder,
             progress=progress,

@@ -68,7 +68,7 @@ def command(
     runs: RunsOption = None,
     threads: ThreadsOption = None,
     core: CoreOption = None,
-    prefer: PreferOption = "speed",
+    prefer: PreferOption = None,
     tune: TuneFlag = False,
     seed: SeedOption = None,
     max_instructions: Annotated[
@@ -99,6 +99,7 @@ def command(
         precision=precision,
         weights=weights,
         trust=trust,
+        prefer=prefer,
         samples=samples,
         seed=seed,
     )
@@ -109,7 +110,6 @@ def command(
     ram = parse_limit(parse_bytes, max_ram, "--max-ram")
     existing_model(chosen.model)
 
-    from edgekit.artifacts import CompileOptions
     from edgekit.budget import Budget
     from edgekit.cli.tables import deploy_table
     from edgekit.pipeline import REPORT_FILE, bundle_directory, deploy
@@ -131,7 +131,7 @@ def command(
             calibration=chosen.calibration,
             board=board_name(board, resolved, project),
             options=chosen.options,
-            compile_options=CompileOptions(prefer),
+            compile_options=chosen.compile_options,
             samples=chosen.samples,
             runs=runs or own_runs,
             threads=threads,

@@ -50,6 +50,7 @@ path = {model}            # .tflite, .onnx or package.module:factory
 
 [build]
 # directory = "build"
+# prefer = "ram"          # what programs save first: "speed" by default, "ram" or "size"
 """
 
 

@@ -92,7 +92,8 @@ PrecisionOption = Annotated[
     typer.Option("--precision", help="What a float model is deployed as; int8 by default."),
 ]
 PreferOption = Annotated[
-    Preference, typer.Option("--prefer", help="What the program saves first: RAM, time, or code size.")
+    Preference | None,
+    typer.Option("--prefer", help="What the program saves first: RAM, time (by default), or code size."),
 ]
 TuneFlag = Annotated[
     bool,

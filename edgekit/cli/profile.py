@@ -17,6 +17,7 @@ from edgekit.cli.options import (
     JsonFlag,
     OutputOption,
     PrecisionOption,
+    PreferOption,
     QuietFlag,
     RunsOption,
     SeedOption,
@@ -50,6 +51,7 @@ def command(
     runs: RunsOption = None,
     threads: ThreadsOption = None,
     core: CoreOption = None,
+    prefer: PreferOption = None,
     data: DataOption = None,
     calibration: CalibrationOption = None,
     calibration_method: CalibrationMethodOption = None,
@@ -81,6 +83,7 @@ def command(
             precision=precision,
             weights=weights,
             trust=trust,
+            prefer=prefer,
             seed=seed,
         )
         where = target_name(target, project)
@@ -105,6 +108,7 @@ def command(
                 data=chosen.data,
                 calibration=chosen.calibration,
                 options=chosen.options,
+                compile_options=chosen.compile_options,
                 seed=chosen.seed,
                 folder=chosen.folder,
                 progress=progress,

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.artifacts import CalibrationMethod, ImportOptions, Precision
+from edgekit.artifacts import CalibrationMethod, CompileOptions, ImportOptions, Precision, Preference
 from edgekit.cli.options import parse_shapes
 from edgekit.errors import UsageError
 from edgekit.project import FILE_NAME, Project, find_project
@@ -29,6 +29,7 @@ class ModelSettings:
 
     model: Path
     options: ImportOptions
+    compile_options: CompileOptions
     data: str | None
     calibration: str | None
     samples: int | None
@@ -82,6 +83,7 @@ def model_settings(
     calibration_method: CalibrationMethod | None = None,
     weights: Path | None = None,
     trust: bool = False,
+    prefer: Preference | None = None,
     data: str | None = None,
     calibration: str | None = None,
     samples: int | None = None,
@@ -112,6 +114,7 @@ def model_settings(
     return ModelSettings(
         model=path,
         options=options,
+        compile_options=CompileOptions(prefer or (project.build.prefer if project is not None else "speed")),
         data=data or (_data_of(own, own.data.path) if own else None),
         calibration=calibration or (_data_of(own, own.data.calibration) if own else None),
         samples=samples if samples is not None else (own.data.samples if own else None),

@@ -51,7 +51,7 @@ def command(
     model: ModelArgument = None,
     target: TargetOption = None,
     board: BoardOption = None,
-    prefer: PreferOption = "speed",
+    prefer: PreferOption = None,
     data: DataOption = None,
     calibration: CalibrationOption = None,
     calibration_method: CalibrationMethodOption = None,
@@ -80,12 +80,12 @@ def command(
         precision=precision,
         weights=weights,
         trust=trust,
+        prefer=prefer,
         seed=seed,
     )
     where = target_name(target, project)
     existing_model(chosen.model)
 
-    from edgekit.artifacts import CompileOptions
     from edgekit.pipeline import tune
     from edgekit.target import load_target
 
@@ -98,7 +98,7 @@ def command(
             data=chosen.data,
             board=board_name(board, resolved, project),
             options=chosen.options,
-            compile_options=CompileOptions(prefer),
+            compile_options=chosen.compile_options,
             seed=chosen.seed,
             folder=chosen.folder,
             progress=progress,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from edgekit.artifacts import Allocation, CompiledOperator, Model, TensorSpec
+from edgekit.artifacts import Allocation, CompiledOperator, Model, Preference, TensorSpec
 from edgekit.compiler.compile import Assembly, assemble
 from edgekit.compiler.lowering import Refusal, lower_partly
 from edgekit.compiler.program import Program, Step
@@ -74,14 +74,19 @@ class ModelAnalysis:
         )
 
 
-def analyze_model(model: Model, target: Target) -> ModelAnalysis:
+def analyze_model(model: Model, target: Target, *, prefer: Preference = "speed") -> ModelAnalysis:
     """Every operator of the lowered model in the order in which it runs, then those that were refused."""
     program, refusals = lower_partly(model)
-    return analyze_program(program, target, refusals, name=model.name)
+    return analyze_program(program, target, refusals, name=model.name, prefer=prefer)
 
 
 def analyze_program(
-    program: Program, target: Target, refusals: Sequence[Refusal] = (), *, name: str
+    program: Program,
+    target: Target,
+    refusals: Sequence[Refusal] = (),
+    *,
+    name: str,
+    prefer: Preference = "speed",
 ) -> ModelAnalysis:
     """The same of a lowered program.
 
@@ -99,7 +104,9 @@ def analyze_program(
         )
         operators = (*partial, *map(_of_refusal, refusals))
         return ModelAnalysis(operators, inputs, None, None, ram_limit, flash_limit)
-    assembly = assemble(program, target.schedules, threads=target.platform == "linux", name=name)
+    assembly = assemble(
+        program, target.schedules, threads=target.platform == "linux", name=name, prefer=prefer
+    )
     return ModelAnalysis(
         _assembled(assembly, name),
         inputs,

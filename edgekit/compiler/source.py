@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from edgekit.artifacts import CompiledModel, Model
+from edgekit.artifacts import CompiledModel, Model, Preference
 from edgekit.compiler.codegen.c_project import Compiler, render_project
 from edgekit.compiler.codegen.c_source import render_kernels
 from edgekit.compiler.compile import Assembly, assemble
@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 __all__ = ["emit_model", "emit_program"]
 
 
-def emit_model(model: Model, target: Target) -> CompiledModel:
+def emit_model(model: Model, target: Target, *, prefer: Preference = "speed") -> CompiledModel:
     """The model as C99; `files` of the result are all sources. The target decides the Makefile's defaults.
 
     Raises:
         UnsupportedError: an operator that has no form here, or none in C99.
     """
-    return emit_program(lower_model(model), target, name=model.name)
+    return emit_program(lower_model(model), target, name=model.name, prefer=prefer)
 
 
-def emit_program(program: Program, target: Target, *, name: str) -> CompiledModel:
+def emit_program(
+    program: Program, target: Target, *, name: str, prefer: Preference = "speed"
+) -> CompiledModel:
     """A lowered program as C99."""
-    assembly = assemble(program, (portable.NAME,), threads=False, name=name)
+    assembly = assemble(program, (portable.NAME,), threads=False, name=name, prefer=prefer)
     kernels = render_kernels(assembly.functions, _comments(assembly))
     compiler = Compiler(target.toolchain.prefix, target.toolchain.flags)
     draft = assembly.compiled({}, "", name=name, target=target.name)

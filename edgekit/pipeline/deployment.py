@@ -179,6 +179,7 @@ def emit_sources(
     data: str | Path | None = None,
     calibration: str | Path | None = None,
     options: ImportOptions = DEFAULT_IMPORT,
+    compile_options: CompileOptions = DEFAULT_COMPILE,
     seed: int = 0,
     folder: Path | None = None,
     progress: Progress = silent,
@@ -201,7 +202,7 @@ def emit_sources(
     if resolved.schedules != ("portable",):
         progress(Notice(f"C99 has the portable schedule, not those of {resolved.name}"))
     with step(progress, Step.COMPILE, f"{printable(imported.model.name, 60)} to C99") as running:
-        compiled = stages.emit_model(imported.model, resolved)
+        compiled = stages.emit_model(imported.model, resolved, compile_options)
         write_sources(place, compiled.files)
         running.outcome = f"{len(compiled.operators)} operators, {len(compiled.files)} files"
     return Emitted(imported.model, compiled, place)
@@ -214,6 +215,7 @@ def analyze(
     data: str | Path | None = None,
     calibration: str | Path | None = None,
     options: ImportOptions = DEFAULT_IMPORT,
+    compile_options: CompileOptions = DEFAULT_COMPILE,
     example_inputs: Sequence[Any] | None = None,
     compared_rows: int = 0,
     seed: int = 0,
@@ -231,7 +233,7 @@ def analyze(
     request = request_of(model, example_inputs, options, data, calibration, seed, folder)
     imported = import_model(request, progress, stages)
     with step(progress, Step.ANALYZE, resolved.name) as running:
-        program = stages.analyze_model(imported.model, resolved)
+        program = stages.analyze_model(imported.model, resolved, compile_options)
         running.outcome = f"{len(program.operators)} operators"
     if not compared_rows or any(operator.form == "refused" for operator in program.operators):
         return Analysis(imported.model, resolved, program)

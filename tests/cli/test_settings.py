@@ -7,7 +7,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+import edgekit.pipeline
+from edgekit.artifacts import CompileOptions, Preference
+from edgekit.cli.app import app
 from edgekit.cli.settings import board_name, model_settings, project_of_this_folder, target_name
 from edgekit.errors import UsageError
 from edgekit.target import load_target
@@ -115,3 +119,48 @@ def test_a_tensor_name_may_have_an_equals_sign_and_no_shape_is_given_twice() -> 
     assert found.options.shapes == {"a=b:0": (1, 2)}
     with pytest.raises(UsageError, match="twice"):
         model_settings("deploy", None, model=Path("m.onnx"), shapes=["a=1", "a=2"])
+
+
+def test_what_programs_save_first() -> None:
+    def preferred(flag: Preference | None = None, model: Path | None = None) -> Preference:
+        found = model_settings("deploy", project_of_this_folder(), model=model, prefer=flag)
+        return found.compile_options.prefer
+
+    assert preferred() == "speed"
+    with Path("edgekit.toml").open("a") as file:
+        file.write('[build]\nprefer = "ram"\n')
+    assert preferred() == "ram"
+    assert preferred(model=Path("other.tflite")) == "ram", "[build] is the folder's, not the model's"
+    assert preferred("size") == "size"
+    Path("edgekit.toml").write_text('schema = 1\n[build]\nprefer = "fast"\n')
+    with pytest.raises(UsageError, match=r"build\.prefer.*'ram', 'speed' or 'size'"):
+        project_of_this_folder()
+
+
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        (("deploy",), "deploy"),
+        (("compile",), "compile_bundle"),
+        (("compile", "--emit", "c"), "emit_sources"),
+        (("analyze",), "analyze"),
+        (("profile",), "compile_bundle"),
+        (("tune",), "tune"),
+    ],
+)
+def test_every_command_that_compiles_is_told(
+    command: tuple[str, ...], function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[CompileOptions] = []
+
+    def asked(*_: object, compile_options: CompileOptions, **__: object) -> None:
+        told.append(compile_options)
+        raise UsageError("that is all")
+
+    monkeypatch.setattr(edgekit.pipeline, function, asked)
+    Path("own.tflite").touch()
+    with Path("edgekit.toml").open("a") as file:
+        file.write('[build]\nprefer = "ram"\n')
+    for flags in ((), ("--prefer", "size")):
+        assert CliRunner().invoke(app, [*command, *flags]).exit_code == 2
+    assert [options.prefer for options in told] == ["ram", "size"]

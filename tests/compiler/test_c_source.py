@@ -242,6 +242,8 @@ def test_the_same_input_gives_the_same_files(tmp_path: Path) -> None:
     }  # the compiler, the target's name, the hash
     assert b"CC = arm-none-eabi-gcc\n" in board.files["Makefile"]
     assert b"-mcpu=cortex-m4" in board.files["Makefile"]
+    smaller = emit_model(model, load_target("host"), prefer="size").files["kernels.c"]
+    assert smaller.count(b"\n") < again.files["kernels.c"].count(b"\n"), "loops instead of unrolled windows"
 
 
 def test_shifts_wrap_as_in_the_object_code(tmp_path: Path) -> None:

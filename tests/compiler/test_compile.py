@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from edgekit.artifacts import CompiledModel, Model
+from edgekit.artifacts import CompiledModel, Model, Preference
 from edgekit.compiler import analyze_model, compile_model
 from edgekit.target import load_target
 from tests.compiler.qdq import Graph, qdq_model
@@ -128,6 +128,16 @@ def test_driver_and_header_are_as_the_golden_files_say(compiled: CompiledModel) 
 def test_a_model_that_computes_nothing_copies_its_input() -> None:
     compiled = compile_model(qdq_model([(1, 4)], lambda g, x: g.requantized(x, 0.1, 0)), load_target("host"))
     assert [operator.op for operator in compiled.operators] == ["copy"]
+
+
+@pytest.mark.parametrize("prefer", ["ram", "size"])
+def test_analysis_plans_the_kernels_that_are_preferred(prefer: Preference) -> None:
+    target = load_target("mps2-an386")
+    usual, found = (analyze_model(small_model(), target, prefer=each) for each in ("speed", prefer))
+    built = compile_model(small_model(), target, prefer=prefer)
+    assert found.arena_bytes == built.arena_bytes < (usual.arena_bytes or 0)
+    assert [row.schedule for row in found.operators] == [row.schedule for row in built.operators]
+    assert [row.schedule for row in usual.operators] != [row.schedule for row in built.operators]
 
 
 def test_analysis_lists_what_will_run_and_what_is_refused() -> None:
