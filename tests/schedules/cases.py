@@ -143,14 +143,14 @@ def conv2d(rng: Rng) -> Network:
     """k x k, any stride; few input channels as often as many."""
     kernel = (int(rng.integers(1, 6)), int(rng.integers(1, 5)))
     stride = (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
-    depth = _pick(rng, (1, 2, 3, 4)) if rng.integers(2) else _pick(rng, (5, 8, 12, 16, 20))
-    return _convolution(rng, kernel, stride, depth, _pick(rng, (2, 4, 6, 8, 16, 3)))
+    depth = _pick(rng, (1, 2, 3, 4)) if rng.integers(2) else _pick(rng, (5, 8, 12, 16, 20, 30, 33, 67))
+    return _convolution(rng, kernel, stride, depth, _pick(rng, (2, 4, 6, 8, 16, 1, 3, 5)))
 
 
 def pointwise(rng: Rng) -> Network:
     stride = int(rng.integers(1, 3)) if rng.integers(3) == 0 else 1
-    depth = _pick(rng, (4, 8, 16, 32, 60, 64, 68, 128, 3, 6, 10))
-    return _convolution(rng, (1, 1), (stride, stride), depth, _pick(rng, (2, 4, 8, 16, 30)))
+    depth = _pick(rng, (4, 8, 16, 32, 60, 64, 68, 128, 3, 6, 10, 257, 258, 259))
+    return _convolution(rng, (1, 1), (stride, stride), depth, _pick(rng, (2, 4, 8, 16, 30, 1, 33)))
 
 
 def depthwise(rng: Rng) -> Network:

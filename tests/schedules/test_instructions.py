@@ -13,7 +13,7 @@ from tvm import tirx
 
 from edgekit.compiler.codegen.routines import embed_routines
 from edgekit.compiler.schedules.armv7em.dot_products import dot_products, widen
-from edgekit.compiler.schedules.armv7em.gather import gather_bytes, gather_words
+from edgekit.compiler.schedules.armv7em.gather import Tail, gather_bytes, gather_words
 from edgekit.compiler.schedules.armv7em.instructions import SP, Assembler
 from edgekit.compiler.schedules.armv7em.linear_sum import add_linear
 from edgekit.compiler.schedules.armv7em.lookup import look_up
@@ -36,7 +36,9 @@ def routines() -> list[Assembler]:
     found += [reduce_window(kind) for kind in ("average", "maximum", "mean")]
     for pixels in PIXELS:
         found += [pixel_block(pixels, form=form, unrolled=n) for form in FORM_SUFFIX for n in (4, 16)]
-        found.append(gather_words(pixels))
+        found.append(pixel_block(pixels, form="two_sided", odd=True))
+        tails: tuple[Tail, ...] = (0, 1, 2, 3)
+        found += [gather_words(pixels, tail) for tail in tails]
         for row_bytes, rows, step in ((9, 3, 292), (1, 7, 40), (2, 3, 11), (3, 3, 3), (15, 5, 900)):
             routine = gather_bytes(pixels, row_bytes, rows, step)
             assert routine is not None

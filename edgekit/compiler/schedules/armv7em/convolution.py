@@ -18,8 +18,7 @@ from tvm.script.ir_builder import tirx as ir
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step, Tensor
 from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
-from edgekit.compiler.schedules.armv7em.gather import gather_bytes, gather_words, packed_k
-from edgekit.compiler.schedules.armv7em.instructions import Assembler
+from edgekit.compiler.schedules.armv7em.gather import Tail, gather_bytes, gather_words, in_reach, packed_k
 from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, fill_bytes
 from edgekit.compiler.schedules.armv7em.pixel_blocks import (
     FEW_STEPS,
@@ -37,7 +36,7 @@ from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Variant
 __all__ = ["variants"]
 
 LARGEST_PACKED_ROW_SUM = 256
-"""Rows that are no words are gathered by unrolled code, which grows with their bytes."""
+"""Rows that are no words are gathered by unrolled code up to here: it grows with their bytes."""
 
 SPEED_WINDOW_BYTES = 3072
 """A window of more output rows than one saves turns that compute pixels twice; up to this much scratch."""
@@ -78,12 +77,29 @@ class _Shape:
         return -(-self.reach(self.columns, 1) * self.depth // 4) * 4
 
     @property
-    def by_words(self) -> bool:
-        return self.kernel_row_bytes % 4 == 0
+    def tail(self) -> Tail:
+        return self.kernel_row_bytes % 4  # type: ignore[return-value]
+
+    @property
+    def row_step(self) -> int:
+        """Distance from a window's row to its next, in bytes, where it is gathered from."""
+        row_bytes = self.window_row_bytes if self.padded else self.width * self.depth
+        return row_bytes * self.window.dilation[0]
+
+    @property
+    def packed(self) -> bool:
+        """Whether rows that are no words are gathered one behind another; else each is filled up to words."""
+        rows = self.window.kernel[0]
+        return (
+            self.tail != 0
+            and self.kernel_row_bytes * rows <= LARGEST_PACKED_ROW_SUM
+            and in_reach(self.kernel_row_bytes, rows, self.row_step)
+        )
 
     @property
     def k(self) -> int:
-        return packed_k(self.kernel_row_bytes, self.window.kernel[0])
+        row_bytes, rows = self.kernel_row_bytes, self.window.kernel[0]
+        return packed_k(row_bytes, rows) if self.packed else packed_k(row_bytes, 1) * rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +135,7 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
     parameters = channel_parameters(operator, operator.weights.reshape(shape.channels, -1))
     if parameters is None:
         return ()
-    weights = np.zeros((shape.channels, shape.k), np.int8)
-    flat = operator.weights.reshape(shape.channels, -1)
-    weights[:, : flat.shape[1]] = flat
-    stream = pack_channel_pairs(weights, parameters)
+    stream = pack_channel_pairs(_in_scratch_order(operator.weights, shape), parameters)
     if stream is None:
         return ()
     small = request.prefer == "size"
@@ -140,13 +153,19 @@ def _shape(operator: op.Conv2D, source: Tensor, output: Tensor) -> _Shape | None
     shape = _Shape(batch, height, width, depth, rows, columns, channels, operator.window)
     if operator.window.dilation[1] != 1 or operator.weights.shape[3] != depth:
         return None
-    if not shape.by_words:
-        if shape.kernel_row_bytes * operator.window.kernel[0] > LARGEST_PACKED_ROW_SUM:
-            return None
-        step = (shape.window_row_bytes if shape.padded else width * depth) * operator.window.dilation[0]
-        if gather_bytes(3, shape.kernel_row_bytes, operator.window.kernel[0], step) is None:
-            return None
+    if not shape.packed and shape.kernel_row_bytes < 4:
+        return None
     return shape
+
+
+def _in_scratch_order(weights: NDArray[np.int8], shape: _Shape) -> NDArray[np.int8]:
+    """(O, KH, KW, I) weights as (O, K), with zeros where the gathered windows are filled up."""
+    channels, rows = weights.shape[:2]
+    if shape.packed:
+        flat = weights.reshape(channels, -1)
+        return np.pad(flat, ((0, 0), (0, shape.k - flat.shape[1])))
+    by_row = weights.reshape(channels, rows, -1)
+    return np.pad(by_row, ((0, 0), (0, 0), (0, shape.k // rows - by_row.shape[2]))).reshape(channels, -1)
 
 
 def _tilings(shape: _Shape, request: Request) -> list[_Tiling]:
@@ -225,11 +244,11 @@ def _emit(
 ) -> None:
     pixels = tiling.pixels
     widened = frame.scratch(scratch_bytes(pixels, shape.k))
-    mac = pixel_block(pixels, form=form, unrolled=unrolled)
+    mac = pixel_block(pixels, form=form, unrolled=unrolled, odd=shape.channels % 2 == 1)
     clamp = operator.clamp
     count = tiling.rows * shape.columns
     for group in _groups(frame, operator, shape, tiling):
-        gather = _gather(frame, shape, pixels, group.row_bytes, widened)
+        gather = _gather(frame, shape, pixels, widened)
         with repeat(tiling.blocks(shape)) as block:
             first = tirx.min(block * pixels, tirx.const(count - pixels, "int32"))
             gather([offset(group.source, group.place(first + i)) for i in range(pixels)])
@@ -312,16 +331,15 @@ def _copy_window(
                 frame.call(fill_bytes(), to, zero, copied)
 
 
-def _gather(
-    frame: Frame, shape: _Shape, pixels: Pixels, row_bytes: int, widened: Any
-) -> Callable[[list[Any]], None]:
+def _gather(frame: Frame, shape: _Shape, pixels: Pixels, widened: Any) -> Callable[[list[Any]], None]:
     """The call that widens the windows at the pointers given."""
-    rows, step = shape.window.kernel[0], row_bytes * shape.window.dilation[0]
-    if shape.by_words:
-        routine: Assembler | None = gather_words(pixels)
-        extra: tuple[int, ...] = (shape.kernel_row_bytes // 4, rows, step)
+    rows, step = shape.window.kernel[0], shape.row_step
+    extra: tuple[int, ...] = ()
+    if shape.packed:
+        routine = gather_bytes(pixels, shape.kernel_row_bytes, rows, step)
     else:
-        routine, extra = gather_bytes(pixels, shape.kernel_row_bytes, rows, step), ()
+        routine = gather_words(pixels, shape.tail)
+        extra = (shape.kernel_row_bytes // 4, rows, step)
     assert routine is not None
 
     def gather(pointers: list[Any]) -> None:

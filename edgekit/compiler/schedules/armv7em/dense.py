@@ -18,7 +18,7 @@ from edgekit.compiler.schedules.armv7em.float_rule import dense_parameters
 from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
 from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes
 from edgekit.compiler.schedules.armv7em.pixel_blocks import FEW_STEPS, STEPS
-from edgekit.compiler.schedules.armv7em.requantize import ChannelParameters, needs_clamp
+from edgekit.compiler.schedules.armv7em.requantize import needs_clamp
 from edgekit.compiler.schedules.kernel import Kernel, Request, Variant
 
 __all__ = ["variants"]
@@ -38,7 +38,7 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
     channels, k = operator.weights.shape
     weights = np.zeros((_up(channels), _up(k)), np.int8)
     weights[:channels, :k] = operator.weights
-    stream = pack_channel_fours(weights, _filled(parameters, len(weights)))
+    stream = pack_channel_fours(weights, parameters.filled(len(weights)))
     if stream is None:
         return ()
 
@@ -61,25 +61,6 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
 
 def _up(size: int) -> int:
     return -(-size // 4) * 4
-
-
-def _filled(parameters: ChannelParameters, channels: int) -> ChannelParameters:
-    """Parameters of so many channels; what is added computes nothing that anyone reads."""
-    missing = channels - len(parameters.multiplier)
-
-    def fill(
-        values: np.ndarray[tuple[int], np.dtype[np.int32]],
-    ) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-        return np.pad(values, (0, missing))
-
-    return ChannelParameters(
-        fill(parameters.doubled_bias),
-        fill(parameters.multiplier),
-        fill(parameters.constant),
-        fill(parameters.exponent),
-        fill(parameters.left),
-        parameters.form,
-    )
 
 
 def _emit(frame: Frame, operator: op.Dense, source: Tensor, *, widened: bool, unrolled: int) -> None:

@@ -6,14 +6,23 @@ The inputs of one output pixel are some rows of bytes, each contiguous, at a con
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from edgekit.compiler.schedules.armv7em.instructions import SP, Assembler, Register
 from edgekit.compiler.schedules.armv7em.pixel_blocks import Pixels
 
-__all__ = ["gather_bytes", "gather_words", "packed_k"]
+__all__ = ["Tail", "gather_bytes", "gather_words", "in_reach", "packed_k"]
+
+Tail = Literal[0, 1, 2, 3]
+"""Bytes of a row behind its last whole word."""
 
 FARTHEST = 4095
 """Offset that a load can hold."""
+
+
+def in_reach(row_bytes: int, rows: int, row_step: int) -> bool:
+    """Whether a load's offset holds the last row's end, so that `gather_bytes` serves."""
+    return row_step * (rows - 1) + row_bytes <= FARTHEST
 
 
 def packed_k(row_bytes: int, rows: int) -> int:
@@ -21,14 +30,17 @@ def packed_k(row_bytes: int, rows: int) -> int:
     return -(-row_bytes * rows // 4) * 4
 
 
-def gather_words(pixels: Pixels) -> Assembler:
-    """Rows of a multiple of four bytes, any number and distance of them.
+def gather_words(pixels: Pixels, tail: Tail = 0) -> Assembler:
+    """Rows of some words and `tail` bytes, each filled up to words; any number and distance of them.
 
     void f(const int8_t *pixel0, …, int16_t *scratch, int32_t row_words, int32_t rows, int32_t row_step)
+
+    Reads nothing outside the rows. `row_words` (1 and more) counts whole words.
     """
     code = Assembler(
-        f"edgekit_gather{pixels}",
-        f"Widens {pixels} pixels of some rows of words.\n(pixel…, scratch, row_words, rows, row_step)",
+        f"edgekit_gather{pixels}{f'_tail{tail}' if tail else ''}",
+        f"Widens {pixels} pixels of some rows of words{f' and {tail} bytes' if tail else ''}.\n"
+        "(pixel…, scratch, row_words, rows, row_step)",
     )
     all_registers = code.registers("p0 p1 p2 p3 l0 l1 l2 l3 h0 h1 h2 h3 scratch count")
     sources, low, high = all_registers[:pixels], all_registers[4 : 4 + pixels], all_registers[8 : 8 + pixels]
@@ -56,6 +68,10 @@ def gather_words(pixels: Pixels) -> Assembler:
     _widen(code, low, high, scratch)
     code.subs(count, count, 1)
     code.branch(word, "ne")
+    if tail:
+        for source, to in zip(sources, low, strict=True):
+            _load_tail(code, source, to, tail)
+        _widen(code, low, high, scratch)
     step = code.rename(low[0], "step")
     code.ldr(count, SP, rows_at)
     code.ldr(step, SP, 0)
@@ -75,7 +91,7 @@ def gather_bytes(pixels: Pixels, row_bytes: int, rows: int, row_step: int) -> As
     void f(const int8_t *pixel0, …, int16_t *scratch). Reads nothing outside the rows. None where the last row
     is too far away for a load's offset.
     """
-    if row_step * (rows - 1) + row_bytes > FARTHEST:
+    if not in_reach(row_bytes, rows, row_step):
         return None
     code = Assembler(
         f"edgekit_gather{pixels}_{rows}x{row_bytes}_{row_step}",
@@ -96,6 +112,17 @@ def gather_bytes(pixels: Pixels, row_bytes: int, rows: int, row_step: int) -> As
         _widen(code, low, high, scratch)
     code.leave()
     return code
+
+
+def _load_tail(code: Assembler, source: Register, to: Register, tail: Tail) -> None:
+    """The bytes from `source` on, with nothing above them; there is one below."""
+    if tail == 1:
+        code.ldrb(to, source)
+    elif tail == 2:
+        code.ldrh(to, source)
+    else:
+        code.ldr(to, source, -1)
+        code.lsr(to, to, 8)
 
 
 def _widen(code: Assembler, low: Sequence[Register], high: Sequence[Register], scratch: Register) -> None:

@@ -11,6 +11,7 @@ channels by a gather routine, as words of two k for each pixel in turn: [k / 2][
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -68,10 +69,13 @@ def pack_channel_pairs(weights: NDArray[np.int8], parameters: ChannelParameters)
     """(C, K) weights and the parameters of C channels as the stream that `pixel_block` reads in order.
 
     Two channels after two: K halfwords h in the order of the widened pixels, then the four parameters of
-    either. None where the two sums could not be told apart, or where C is odd or K no multiple of 4.
+    either; an odd last channel has one of zeros beside it. None where the two sums could not be told apart,
+    or where K is no multiple of 4.
     """
+    if len(weights) % 2:
+        weights, parameters = np.pad(weights, ((0, 1), (0, 0))), parameters.filled(len(weights) + 1)
     channels, k = weights.shape
-    if channels % 2 or k % 4:
+    if k % 4:
         return None
     first, second = weights[0::2].astype(np.int64), weights[1::2].astype(np.int64)
     halfwords = 256 * first + second
@@ -88,16 +92,16 @@ def pack_channel_pairs(weights: NDArray[np.int8], parameters: ChannelParameters)
     ).reshape(-1)
 
 
-def pixel_block(pixels: Pixels, *, form: Form, unrolled: int = STEPS) -> Assembler:
-    """The routine for blocks of that many pixels, with so many steps in its loop.
+def pixel_block(pixels: Pixels, *, form: Form, unrolled: int = STEPS, odd: bool = False) -> Assembler:
+    """The routine for blocks of that many pixels and an even or `odd` number of channels.
 
         void f(const int16_t *widened, const int8_t *stream, int8_t *output, int32_t channels,
                int32_t scratch_bytes, int32_t entry_offset)
 
-    `output` is the block's first pixel; pixels are `channels` bytes apart.
+    `output` is the block's first pixel; pixels are `channels` bytes apart. The loop has `unrolled` steps.
     """
     code = Assembler(
-        f"edgekit_pixels{pixels}x{unrolled}{FORM_SUFFIX[form]}",
+        f"edgekit_pixels{pixels}x{unrolled}{FORM_SUFFIX[form]}{'_odd' if odd else ''}",
         f"{pixels} pixels by all output channels{FORM_NOTE[form]}.\n"
         "(widened, stream, output, channels, scratch_bytes, entry_offset)",
     )
@@ -114,6 +118,7 @@ def pixel_block(pixels: Pixels, *, form: Form, unrolled: int = STEPS) -> Assembl
     sums = (*first, *second)
     rest = registers[2 + 2 * pixels :]
     top, end, pair = code.new_label("step"), code.new_label("end"), code.new_label("pair")
+    last = code.new_label("last")
 
     output, channels = code.rename(registers[2], "output"), code.rename(registers[3], "channels")
     zero = code.rename(registers[4], "zero")
@@ -159,21 +164,44 @@ def pixel_block(pixels: Pixels, *, form: Form, unrolled: int = STEPS) -> Assembl
     code.ldr(stride, SP, at_stride)
     for a, b in zip(first, second, strict=True):
         code.bfi(a, b, 8, 8)
-    code.strh(first[0], out)
-    code.strh_indexed(first[1], out, stride)
-    code.strh_indexed(first[2], out, stride, 1)
-    if pixels == 4:
-        code.add(stride, stride, stride, lsl=1)
-        code.strh_indexed(first[3], out, stride)
-    code.ldr(more, SP, at_end)
+    if odd:
+        code.ldr(more, SP, at_end)
+        code.sub(more, more, 1)
+        code.cmp(out, more)
+        code.branch(last, "eq")
+    _store(code.strh, code.strh_indexed, code, first, out, stride)
+    if not odd:
+        code.ldr(more, SP, at_end)
     code.add(out, out, 2)
     code.str_(out, SP, at_output)
-    code.cmp(out, more)
+    if not odd:
+        code.cmp(out, more)
     code.rename(out, "widened")
     code.ldr(widened, SP, at_widened)
-    code.branch(pair, "ne")
+    code.branch(pair, None if odd else "ne")
+    if odd:
+        code.label(last)
+        code.rename(widened, "out")
+        _store(code.strb, code.strb_indexed, code, first, out, stride)
     code.leave(frame)
     return code
+
+
+def _store(
+    store: Callable[[Register, Register], None],
+    store_indexed: Callable[[Register, Register, Register, int], None],
+    code: Assembler,
+    values: tuple[Register, ...],
+    out: Register,
+    stride: Register,
+) -> None:
+    """A value for each pixel; changes `stride`."""
+    store(values[0], out)
+    store_indexed(values[1], out, stride, 0)
+    store_indexed(values[2], out, stride, 1)
+    if len(values) == 4:
+        code.add(stride, stride, stride, lsl=1)
+        store_indexed(values[3], out, stride, 0)
 
 
 def _step(

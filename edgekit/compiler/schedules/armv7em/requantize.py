@@ -74,6 +74,18 @@ class ChannelParameters:
             return self
         return replace(self, form="two_sided")
 
+    def filled(self, channels: int) -> ChannelParameters:
+        """Parameters of so many channels; what is added computes nothing that anyone reads."""
+        missing = channels - len(self.multiplier)
+        return replace(
+            self,
+            doubled_bias=np.pad(self.doubled_bias, (0, missing)),
+            multiplier=np.pad(self.multiplier, (0, missing)),
+            constant=np.pad(self.constant, (0, missing)),
+            exponent=np.pad(self.exponent, (0, missing)),
+            left=np.pad(self.left, (0, missing)),
+        )
+
     def rows(self) -> NDArray[np.int32]:
         """(C, 4), in the order in which the routines load them."""
         return np.stack([self.doubled_bias, self.multiplier, self.constant, self.exponent], axis=1)
