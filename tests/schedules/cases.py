@@ -154,10 +154,10 @@ def pointwise(rng: Rng) -> Network:
 
 
 def depthwise(rng: Rng) -> Network:
-    """3x3 mostly; channels in fours mostly; sometimes something that only the portable schedule has."""
+    """3x3 mostly; sometimes so few channels that only the portable schedule has an answer."""
     kernel = (3, 3) if rng.integers(3) else (int(rng.integers(1, 6)), int(rng.integers(1, 6)))
     stride = _pick(rng, (1, 2, 3))
-    channels = _pick(rng, (4, 8, 12, 16)) if rng.integers(10) else 6
+    channels = _pick(rng, (4, 8, 12, 16, 5, 6, 7, 30)) if rng.integers(10) else _pick(rng, (1, 3))
     window, (height, width), (rows, columns) = _window(
         rng, kernel, (stride, stride), dilated=rng.integers(6) == 0
     )
@@ -259,13 +259,14 @@ def _stride(rng: Rng) -> tuple[int, int]:
 
 
 def _pooled(rng: Rng, operator: op.Operator, size: tuple[int, int], out: tuple[int, int]) -> Network:
-    channels = _pick(rng, (4, 8, 12, 3))
+    channels = _pick(rng, (4, 8, 12, 3, 5, 10, 15))
     batch = 2 if rng.integers(6) == 0 else 1
     return Case(operator, [activations(rng, (batch, *size, channels))], (batch, *out, channels))
 
 
 def mean(rng: Rng) -> Network:
-    height, width, channels = int(rng.integers(1, 20)), int(rng.integers(1, 20)), _pick(rng, (4, 8, 12, 5))
+    height, width = int(rng.integers(1, 20)), int(rng.integers(1, 20))
+    channels = _pick(rng, (4, 8, 12, 5, 10, 3))
     batch = 2 if rng.integers(6) == 0 else 1
     real = rng.uniform(0.2, 1.6) / (height * width)
     zero = zero_point(rng)

@@ -33,7 +33,8 @@ def routines() -> list[Assembler]:
     """Each generator with each of its options; of shapes, some at the edges of offsets."""
     found = [copy_bytes(), fill_bytes(), clamp_bytes(), look_up(), widen(), add_linear(20)]
     found += [dot_products(widened=widened, unrolled=n) for widened in (False, True) for n in (4, 16)]
-    found += [reduce_window(kind) for kind in ("average", "maximum", "mean")]
+    for ragged in (False, True):
+        found += [reduce_window(kind, ragged=ragged) for kind in ("average", "maximum", "mean")]
     for pixels in PIXELS:
         found += [pixel_block(pixels, form=form, unrolled=n) for form in FORM_SUFFIX for n in (4, 16)]
         found.append(pixel_block(pixels, form="two_sided", odd=True))
@@ -43,7 +44,7 @@ def routines() -> list[Assembler]:
             routine = gather_bytes(pixels, row_bytes, rows, step)
             assert routine is not None
             found.append(routine)
-    found += [convolve_taps(form) for form in FORM_SUFFIX]
+    found += [convolve_taps(form, ragged=ragged) for form in FORM_SUFFIX for ragged in (False, True)]
     for planes in (
         Planes(7, 5, 64, 5, 1),
         Planes(50, 48, 8, 48, 1),

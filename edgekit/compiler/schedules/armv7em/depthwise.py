@@ -17,6 +17,7 @@ from tvm.script.ir_builder import tirx as ir
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step, Tensor
 from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
+from edgekit.compiler.schedules.armv7em.last_four import in_fours
 from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, fill_bytes
 from edgekit.compiler.schedules.armv7em.plane_rows import convolve_rows
 from edgekit.compiler.schedules.armv7em.planes import (
@@ -33,6 +34,9 @@ __all__ = ["variants"]
 
 _Order = Literal["channels", "rows"]
 """What is outermost: four channels at a time through all rows, or bands of rows through all channels."""
+
+FOUR = 4
+"""Channels at a time."""
 
 INPUT_PER_PLANES = 9
 """Planes may take a ninth of the input's size where that makes bands longer: their memory is beside it."""
@@ -75,7 +79,8 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
     parameters = channel_parameters(operator, operator.weights.reshape(9, -1).T, FARTHEST_LEFT)
     if parameters is None:
         return ()
-    stream = pack_channels(operator.weights, parameters)
+    taken = in_fours(source.shape[3])
+    stream = pack_channels(operator.weights[:, :, taken], parameters.taken(taken))
 
     small = request.prefer == "size"
 
@@ -109,7 +114,7 @@ def _shape(operator: op.DepthwiseConv2D, source: Tensor, output: Tensor) -> _Sha
         window.kernel != (3, 3)
         or window.dilation != (1, 1)
         or window.stride not in ((1, 1), (2, 2))
-        or channels % 4
+        or channels < FOUR
         or output.shape[3] != channels
     ):
         return None
@@ -165,10 +170,12 @@ def _overlap_distance(shape: _Shape, band: int) -> int:
 def _is_in_place(shape: _Shape, band: int) -> bool:
     """Whether the output may begin where the input does when four channels are finished before the next four.
 
-    They never touch the bytes of others; so it is enough that the rows of a band end before those which the
-    next one splits.
+    Where channels come in fours, they never touch the bytes of others; so it is enough that the rows of a
+    band end before those which the next one splits.
     """
     planes = shape.planes
+    if planes.channels % FOUR:
+        return False
     if shape.batch > 1 and shape.rows * planes.outputs > shape.height * shape.width:
         return False
     return all(
@@ -197,20 +204,21 @@ def _emit(
     band_bytes = band * shape.rows_per_pass * planes.outputs * planes.channels
 
     def split(image: Any, four: Any, index: Any, turn: Any) -> None:
-        source = offset(frame.inputs[0], image * image_bytes + four * 4)
+        source = offset(frame.inputs[0], image * image_bytes + _first_channel(shape, four))
         to = offset(memory, turn * planes.pair_bytes)
         _split(frame, operator, shape, source, to, index * band + turn, small=small)
 
     def convolve(image: Any, four: Any, index: Any, passes: Any) -> None:
-        target = offset(frame.output, image * output_bytes + four * 4 + index * band_bytes)
-        stream = offset(frame.constants["stream"], four * (4 * CHANNEL_BYTES))
+        first_byte = image * output_bytes + _first_channel(shape, four) + index * band_bytes
+        target = offset(frame.output, first_byte)
+        stream = offset(frame.constants["stream"], four * (FOUR * CHANNEL_BYTES))
         _convolve(frame, shape, memory, stream, target, passes, index == bands - 1, form=form, small=small)
 
     def passes_of(index: Any) -> Any:
         whole = tirx.const(band, "int32")
         return tirx.min(shape.passes - index * band, whole) if bands > 1 else whole
 
-    fours = planes.channels // 4
+    fours = -(-planes.channels // FOUR)
     if order == "channels":
         with repeat(shape.batch) as image, repeat(fours) as four:
             split(image, four, tirx.const(0, "int32"), tirx.const(0, "int32"))
@@ -232,6 +240,14 @@ def _emit(
     if needs_clamp(operator.clamp):
         low, high = word_of_bytes(operator.clamp.low), word_of_bytes(operator.clamp.high)
         frame.call(clamp_bytes(), frame.output, shape.batch * output_bytes, low, high)
+
+
+def _first_channel(shape: _Shape, four: Any) -> Any:
+    """Of four channels. The last four overlap those before them where the channels are no fours."""
+    channels = shape.planes.channels
+    if channels % FOUR == 0:
+        return four * FOUR
+    return tirx.min(four * FOUR, tirx.const(channels - FOUR, "int32"))
 
 
 def _convolve(
@@ -276,7 +292,10 @@ def _split(
     *,
     small: bool,
 ) -> None:
-    """Pair number `pair` of input rows to its planes; rows outside the input are the zero point."""
+    """Pair number `pair` of input rows to its planes; rows outside the input are the zero point.
+
+    A pair at a border comes once: its code is the short one.
+    """
     planes = shape.planes
     zero = operator.input_zero_point
     first = pair * 2 - shape.top
@@ -291,10 +310,10 @@ def _split(
             with ir.Then():
                 frame.call(split_rows(planes, "both", small=small), upper, lower, to)
             with ir.Else():
-                frame.call(split_rows(planes, "upper", small=small), upper, missing, to)
+                frame.call(split_rows(planes, "upper", small=True), upper, missing, to)
         with ir.Else(), ir.If(inside_lower):
             with ir.Then():
-                frame.call(split_rows(planes, "lower", small=small), missing, lower, to)
+                frame.call(split_rows(planes, "lower", small=True), missing, lower, to)
             with ir.Else():
                 frame.call(fill_bytes(), plane, _pair_of(zero), planes.pair_bytes)
 

@@ -10,6 +10,7 @@ from tvm.script.ir_builder import tirx as ir
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step, Tensor
 from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
+from edgekit.compiler.schedules.armv7em.last_four import in_fours
 from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, fill_bytes
 from edgekit.compiler.schedules.armv7em.requantize import Form, channel_parameters, needs_clamp
 from edgekit.compiler.schedules.armv7em.taps import FARTHEST_LEFT, convolve_taps, pack_taps
@@ -26,12 +27,13 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
     assert isinstance(operator, op.DepthwiseConv2D)
     source, output = program.tensors[step.inputs[0]], program.tensors[step.output]
     channels = source.shape[3]
-    if channels % 4 or output.shape[3] != channels or operator.window.dilation[1] != 1:
+    if channels < 4 or output.shape[3] != channels or operator.window.dilation[1] != 1:
         return ()
     parameters = channel_parameters(operator, operator.weights.reshape(-1, channels).T, FARTHEST_LEFT)
     if parameters is None:
         return ()
-    stream = pack_taps(operator.weights, parameters)
+    taken = in_fours(channels)
+    stream = pack_taps(operator.weights[:, :, taken], parameters.taken(taken))
 
     def build() -> Kernel:
         frame = Frame([source], {"stream": stream}, output)
@@ -68,7 +70,7 @@ def _emit(frame: Frame, operator: op.DepthwiseConv2D, source: Tensor, output: Te
             _copy_row(frame, operator, source, output, image_start, memory, first, line, row_bytes)
         with repeat(columns) as column:
             frame.call(
-                convolve_taps(form),
+                convolve_taps(form, ragged=channels % 4 != 0),
                 offset(memory, column * (window.stride[1] * channels)),
                 frame.constants["stream"],
                 offset(frame.output, ((image * rows + row) * columns + column) * channels),

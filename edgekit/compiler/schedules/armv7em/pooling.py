@@ -25,7 +25,7 @@ def pool_variants(program: Program, step: Step, request: Request) -> tuple[Varia
     assert isinstance(operator, op.AveragePool | op.MaxPool)
     source, output = program.tensors[step.inputs[0]], program.tensors[step.output]
     window = operator.window
-    if source.shape[3] % 4 or window.dilation != (1, 1) or math.prod(window.kernel) > LARGEST_WINDOW:
+    if source.shape[3] < 4 or window.dilation != (1, 1) or math.prod(window.kernel) > LARGEST_WINDOW:
         return ()
     if any(border >= size for border, size in zip(window.padding, window.kernel * 2, strict=True)):
         return ()  # A window that lies in the padding altogether has no pixel.
@@ -54,7 +54,7 @@ def _emit_pool(frame: Frame, operator: op.AveragePool | op.MaxPool, source: Tens
             elements = tirx.const(math.prod(operator.window.kernel), "int32")
             added = (elements - inside) * operator.zero_point
         frame.call(
-            reduce_window(reduction),
+            reduce_window(reduction, ragged=channels % 4 != 0),
             offset(frame.inputs[0], ((image * height + top) * width + left) * channels),
             offset(frame.output, ((image * rows + row) * columns + column) * channels),
             channels,
@@ -78,7 +78,7 @@ def mean_variants(program: Program, step: Step, request: Request) -> tuple[Varia
     operator = step.operator
     assert isinstance(operator, op.Mean)
     source, output = program.tensors[step.inputs[0]], program.tensors[step.output]
-    if len(source.shape) != 4 or operator.axes != (1, 2) or source.shape[3] % 4:
+    if len(source.shape) != 4 or operator.axes != (1, 2) or source.shape[3] < 4:
         return ()
     batch, height, width, channels = source.shape
     elements, exponent = height * width, -operator.rescale.shift
@@ -94,7 +94,7 @@ def mean_variants(program: Program, step: Step, request: Request) -> tuple[Varia
         with frame:
             with repeat(batch) as image:
                 frame.call(
-                    reduce_window("mean"),
+                    reduce_window("mean", ragged=channels % 4 != 0),
                     offset(frame.inputs[0], image * (elements * channels)),
                     offset(frame.output, image * channels),
                     channels,

@@ -74,6 +74,17 @@ class ChannelParameters:
             return self
         return replace(self, form="two_sided")
 
+    def taken(self, channels: NDArray[np.int64]) -> ChannelParameters:
+        """Parameters of the channels named, which may come twice."""
+        return replace(
+            self,
+            doubled_bias=self.doubled_bias[channels],
+            multiplier=self.multiplier[channels],
+            constant=self.constant[channels],
+            exponent=self.exponent[channels],
+            left=self.left[channels],
+        )
+
     def filled(self, channels: int) -> ChannelParameters:
         """Parameters of so many channels; what is added computes nothing that anyone reads."""
         missing = channels - len(self.multiplier)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.compiler.schedules.armv7em.instructions import SP, Assembler
+from edgekit.compiler.schedules.armv7em.last_four import emit_last_four
 from edgekit.compiler.schedules.armv7em.requantize import (
     FORM_NOTE,
     FORM_SUFFIX,
@@ -39,8 +40,8 @@ def pack_taps(weights: NDArray[np.int8], parameters: ChannelParameters) -> NDArr
     return np.ascontiguousarray(np.concatenate([words, settings], axis=1)).reshape(-1).view(np.int8)
 
 
-def convolve_taps(form: Form) -> Assembler:
-    """The routine for one output pixel.
+def convolve_taps(form: Form, *, ragged: bool = False) -> Assembler:
+    """The routine for one output pixel; `ragged`: the last four channels overlap those before them.
 
         void f(const int8_t *window, const int8_t *stream, int8_t *output, int32_t channels,
                int32_t rows, int32_t row_pairs, int32_t rest_of_row)
@@ -49,7 +50,7 @@ def convolve_taps(form: Form) -> Assembler:
     row. The second tap of a last pair may lie behind the window, and is read.
     """
     code = Assembler(
-        f"edgekit_taps{FORM_SUFFIX[form]}",
+        f"edgekit_taps{FORM_SUFFIX[form]}{'_ragged' if ragged else ''}",
         f"A depthwise window at one pixel{FORM_NOTE[form]}.\n"
         "(window, stream, output, channels, rows, row_pairs, rest_of_row)",
     )
@@ -106,6 +107,8 @@ def convolve_taps(form: Form) -> Assembler:
     code.ldr(window, SP, at_window)
     code.ldr(a, SP, at_end)
     code.add(window, window, 4)
+    if ragged:
+        emit_last_four(code, output, a, b, (window,))
     code.str_(window, SP, at_window)
     code.cmp(output, a)
     code.branch(four, "ne")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from edgekit.compiler.schedules.armv7em.instructions import SP, Assembler, Register
+from edgekit.compiler.schedules.armv7em.last_four import emit_last_four
 from edgekit.compiler.schedules.armv7em.requantize import emit_requantize
 
 __all__ = ["LARGEST_WINDOW", "Reduction", "reduce_window"]
@@ -19,8 +20,8 @@ LARGEST_WINDOW = 256
 Reduction = Literal["average", "maximum", "mean"]
 
 
-def reduce_window(reduction: Reduction) -> Assembler:
-    """The routine for one output pixel.
+def reduce_window(reduction: Reduction, *, ragged: bool = False) -> Assembler:
+    """The routine for one output pixel; `ragged`: the last four channels overlap those before them.
 
         void f(const int8_t *window, int8_t *output, int32_t channels, int32_t rows, int32_t columns,
                int32_t rest_of_row, const int32_t *parameters or int32_t elements, int32_t added)
@@ -30,7 +31,7 @@ def reduce_window(reduction: Reduction) -> Assembler:
     bias, multiplier, constant, exponent; `maximum` takes neither.
     """
     code = Assembler(
-        f"edgekit_window_{reduction}",
+        f"edgekit_window_{reduction}{'_ragged' if ragged else ''}",
         f"The {reduction} over a window.\n"
         "(window, output, channels, rows, columns, rest_of_row, elements or parameters, added)",
     )
@@ -84,6 +85,8 @@ def reduce_window(reduction: Reduction) -> Assembler:
             code.strb(total, output, offset)
         code.strb(rest[0], output, post=4)
     code.add(base, base, 4)
+    if ragged:
+        emit_last_four(code, output, end, rest[0], (base,))
     code.cmp(output, end)
     code.branch(four, "ne")
     code.leave(8)
