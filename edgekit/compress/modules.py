@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
+import torch
 from torch import nn
 
-__all__ = ["evaluation_mode", "parameter_count"]
+__all__ = ["channels_last", "evaluation_mode", "parameter_count"]
 
 
 @contextmanager
@@ -25,3 +27,43 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 def parameter_count(module: nn.Module) -> int:
     """Trained values of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+@contextmanager
+def channels_last(inputs: torch.Tensor, *modules: nn.Module) -> Iterator[torch.memory_format]:
+    """Lays modules out channels last for a while, where all of them compute the same so.
+
+    torch's convolutions of small networks run about 1.5 times as fast on a processor in this layout. Modules
+    that read an activation as a matrix without a copy (`x.view(len(x), -1)`) refuse it, and stay as they are.
+
+    Args:
+        inputs: one batch as the modules take it; other than (N, C, H, W) nothing is changed.
+        modules: laid out in place, and back again at the end.
+
+    Yields:
+        The memory format that inputs are to have.
+    """
+    if inputs.ndim != 4 or not all(_same_channels_last(module, inputs) for module in modules):
+        yield torch.contiguous_format
+        return
+    with ExitStack() as stack:
+        for module in modules:
+            module.to(memory_format=torch.channels_last)
+            stack.callback(module.to, memory_format=torch.contiguous_format)
+        yield torch.channels_last
+
+
+def _same_channels_last(module: nn.Module, inputs: torch.Tensor) -> bool:
+    if not any(parameter.ndim == 4 for parameter in module.parameters()):
+        return False
+    # Copies: a module that watches its values for their range, as before quantisation, must not see this.
+    plain, trial = copy.deepcopy(module), copy.deepcopy(module)
+    trial.to(memory_format=torch.channels_last)
+    try:
+        with evaluation_mode(plain), evaluation_mode(trial), torch.no_grad():
+            expected = plain(inputs)
+            found = trial(inputs.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        return False
+    # Sums in another order, which fake quantisation may round to the next step: a share of the whole.
+    return bool((found - expected).norm() <= 0.02 * expected.norm())

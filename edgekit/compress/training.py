@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from edgekit.compress.losses import Loss, loss_function
-from edgekit.compress.modules import evaluation_mode
+from edgekit.compress.modules import channels_last, evaluation_mode
 from edgekit.errors import UsageError
 from edgekit.fsutil import atomic_write
 
@@ -151,6 +151,22 @@ def train(
     loss = loss_function(
         config.loss, teacher=teacher, temperature=config.temperature, label_weight=config.label_weight
     )
+    batch = torch.from_numpy(rows.x[: min(len(rows), config.batch_size)])
+    with channels_last(batch, module, *([] if teacher is None else [teacher])) as layout:
+        epochs = _train(module, config, rows, validation, loss, layout, run)
+    run.set_training(module, False)
+    return tuple(epochs)
+
+
+def _train(
+    module: nn.Module,
+    config: Training,
+    rows: Labelled,
+    validation: Labelled | None,
+    loss: Loss,
+    layout: torch.memory_format,
+    run: TrainingRun,
+) -> list[Epoch]:
     batches = -(-len(rows) // config.batch_size)
     optimizer = _optimizer(module, config)
     schedule = _schedule(optimizer, config, batches * config.epochs)
@@ -158,7 +174,7 @@ def train(
     resumed, began = len(epochs), time.monotonic()
     for number in range(len(epochs), config.epochs):
         started = time.monotonic()
-        mean_loss = _epoch(module, config, rows, number, batches, loss, optimizer, schedule, run)
+        mean_loss = _epoch(module, config, rows, number, batches, loss, layout, optimizer, schedule, run)
         run.set_training(module, False)
         score = None if validation is None or validation.y is None else accuracy(module, validation)
         fresh = number + 1 - resumed
@@ -167,8 +183,7 @@ def train(
         epochs.append(epoch)
         _save(run, module, optimizer, schedule, epochs)
         run.advanced(epoch)
-    run.set_training(module, False)
-    return tuple(epochs)
+    return epochs
 
 
 def accuracy(module: nn.Module, rows: Labelled, *, batch: int = EVALUATION_BATCH) -> float:
@@ -218,6 +233,7 @@ def _epoch(
     number: int,
     batches: int,
     loss: Loss,
+    layout: torch.memory_format,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     run: TrainingRun,
@@ -236,6 +252,7 @@ def _epoch(
         labels = None if rows.y is None else torch.from_numpy(rows.y[chosen])
         if run.augment is not None:
             inputs = run.augment(inputs, generator)
+        inputs = inputs.contiguous(memory_format=layout)
         run.before_step(module, number * batches + position, batches * config.epochs)
         optimizer.zero_grad(set_to_none=True)
         value = loss(inputs, module(inputs), labels)

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from edgekit.compress.losses import distillation_loss
+from edgekit.compress.modules import channels_last
 from edgekit.compress.training import (
     Epoch,
     Labelled,
@@ -20,7 +22,7 @@ from edgekit.compress.training import (
     train,
 )
 from edgekit.errors import UsageError
-from tests.compress.networks import blobs, classifier
+from tests.compress.networks import EXAMPLE, Branches, blobs, classifier
 
 ROWS, VALIDATION = blobs(300, 0), blobs(200, 1)
 
@@ -134,3 +136,34 @@ def test_what_is_missing_is_named() -> None:
         train(classifier(), Training(epochs=1, loss="distillation"), unlabelled, None)
     with pytest.raises(UsageError, match="too few"):
         train(classifier(), Training(epochs=1), Labelled(ROWS.x[:1], ROWS.y[:1]), None)  # type: ignore[index]
+
+
+class Viewed(nn.Module):
+    """Reads an activation as a matrix without a copy, which only the plain layout allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+        self.classes = nn.Linear(400, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.classes(self.convolution(x).view(len(x), -1))
+        return answer
+
+
+def test_convolutions_train_channels_last_and_are_put_back() -> None:
+    module = Branches()
+    inputs = torch.rand(2, *EXAMPLE[0].shape[1:])
+    with channels_last(inputs, module) as layout:
+        assert layout is torch.channels_last
+        assert module.head.weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(parameter.is_contiguous() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("module", [Viewed(), classifier()])
+def test_a_module_that_cannot_be_laid_out_so_trains_as_it_is(module: nn.Module) -> None:
+    rows = Labelled(np.random.default_rng(0).random((8, 3, 12, 12), np.float32), np.arange(8) % 5)
+    rows = rows if isinstance(module, Viewed) else ROWS
+    with channels_last(torch.from_numpy(rows.x[:2]), module) as layout:
+        assert layout is torch.contiguous_format
+    assert len(train(module, Training(epochs=1, batch_size=4), rows, None)) == 1
