@@ -48,9 +48,13 @@ def channels_last(inputs: torch.Tensor, *modules: nn.Module) -> Iterator[torch.m
         return
     with ExitStack() as stack:
         for module in modules:
-            module.to(memory_format=torch.channels_last)
-            stack.callback(module.to, memory_format=torch.contiguous_format)
+            _lay_out(module, torch.channels_last)
+            stack.callback(_lay_out, module, torch.contiguous_format)
         yield torch.channels_last
+
+
+def _lay_out(module: nn.Module, layout: torch.memory_format) -> None:
+    module.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack this form
 
 
 def _same_channels_last(module: nn.Module, inputs: torch.Tensor) -> bool:
@@ -58,7 +62,7 @@ def _same_channels_last(module: nn.Module, inputs: torch.Tensor) -> bool:
         return False
     # Copies: a module that watches its values for their range, as before quantisation, must not see this.
     plain, trial = copy.deepcopy(module), copy.deepcopy(module)
-    trial.to(memory_format=torch.channels_last)
+    _lay_out(trial, torch.channels_last)
     try:
         with evaluation_mode(plain), evaluation_mode(trial), torch.no_grad():
             expected = plain(inputs)
