@@ -263,18 +263,7 @@ def _fine_tune(state: _State, number: int, method: FineTuning) -> tuple[Form, st
             state.masks = magnitude_masks(module, sparsity, growing.scope, state.masks)
             state.masks.apply(module)
 
-    def after_step(module: nn.Module) -> None:
-        if state.masks is not None:
-            state.masks.apply(module)
-
-    run = TrainingRun(
-        checkpoint=state.work / f"step-{number}.pt",
-        advanced=lambda epoch: _advanced(state, number, epoch),
-        before_step=before_step,
-        after_step=after_step,
-        augment=state.augment,
-    )
-    epochs = _train(state, state.module, method.training, run)
+    epochs = _train(state, number, state.module, method.training, before_step)
     if growing is not None:
         # A resumed training that was complete has no steps left in which its masks could be made.
         state.masks = magnitude_masks(state.module, growing.sparsity, growing.scope, state.masks)
@@ -296,17 +285,31 @@ def _quantize(state: _State, number: int, method: Quantization) -> tuple[Form, s
         state.module, state.quantized = module, True
         return "executed", f"int8, scales from {len(state.rows.calibration)} calibration rows"
     prepared = state.quantizers.prepare(state.module, state.example)
-    run = TrainingRun(
-        checkpoint=state.work / f"step-{number}.pt",
-        advanced=lambda epoch: _advanced(state, number, epoch),
-        augment=state.augment,
-    )
-    epochs = _train(state, prepared, method.training, run)
+    epochs = _train(state, number, prepared, method.training)
     state.module, state.quantized = state.quantizers.convert(prepared), True
     return "executed", f"int8, trained {len(epochs)} epoch(s) with the rounding of the deployed program"
 
 
-def _train(state: _State, module: nn.Module, training: Training, run: TrainingRun) -> tuple[Epoch, ...]:
+def _train(
+    state: _State,
+    number: int,
+    module: nn.Module,
+    training: Training,
+    before_step: Callable[[nn.Module, int, int], None] = lambda module, step, steps: None,
+) -> tuple[Epoch, ...]:
+    """Train with the masks held: a module that is prepared for integers has its parameters' names still."""
+
+    def after_step(trained: nn.Module) -> None:
+        if state.masks is not None:
+            state.masks.apply(trained)
+
+    run = TrainingRun(
+        checkpoint=state.work / f"step-{number}.pt",
+        advanced=lambda epoch: _advanced(state, number, epoch),
+        before_step=before_step,
+        after_step=after_step,
+        augment=state.augment,
+    )
     teacher = None if training.loss == "labels" else state.teacher
     return train(module, training, state.rows.train, state.rows.validation, teacher=teacher, run=run)
 

@@ -17,6 +17,7 @@ from edgekit.compress.apply import Compressed, Events, Quantizers, Rows, apply_r
 from edgekit.compress.folder import write_folder
 from edgekit.compress.recipe import parse_recipe
 from edgekit.compress.training import Epoch, Labelled
+from edgekit.compression import quantizers
 from edgekit.errors import UsageError
 from tests.compress.networks import blobs, classifier
 
@@ -71,6 +72,21 @@ def test_each_step_says_what_it_did(tmp_path: Path) -> None:
     assert float((weights == 0).float().mean()) == pytest.approx(0.5, abs=0.01)
     assert tuned.accuracy_after is not None
     assert tuned.accuracy_after > 0.9
+
+
+def test_masks_hold_while_it_trains_for_integers(tmp_path: Path) -> None:
+    """The real preparation: what is pruned stays zero in the integers that are deployed."""
+    recipe = parse_recipe(
+        "schema=1\n[training]\nepochs=1\nlearning_rate=1e-2\n[[step]]\nkind='magnitude'\nsparsity=0.7\n"
+        "[[step]]\nkind='quantize'\nmethod='qat'"
+    )
+    module = classifier()
+    unjudged = Rows(ROWS.train, Labelled(ROWS.validation.x, None), ROWS.calibration)
+    found = apply_recipe(module, recipe, EXAMPLE, unjudged, quantizers=quantizers(), work=tmp_path)
+    weights = sum(layer.weight.numel() for layer in module if isinstance(layer, nn.Linear))
+    values = [value for value in found.module.state_dict().values() if value.dtype == torch.int8]
+    assert sum(value.numel() for value in values) == weights
+    assert sum(int((value == 0).sum()) for value in values) >= int(0.7 * weights)
 
 
 class Interrupted(Exception):
