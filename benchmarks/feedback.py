@@ -3,6 +3,7 @@
     python benchmarks/feedback.py                 hours: 3 seeds, the example's own settings
     python benchmarks/feedback.py --quick         one seed, few rows, one epoch: that it runs
     python benchmarks/feedback.py --only predictions      predicted against measured, 20 networks never seen
+    python benchmarks/feedback.py --methods edgekit,macs --target rpi4-emulated     that board's guide
 
 For each seed, on Fashion-MNIST, all in int8 and on the same board:
 
@@ -12,7 +13,8 @@ For each seed, on Fashion-MNIST, all in int8 and on the same board:
 - scratch: the same widths with new weights.
 
 The last two get the widest share whose measured cost is not above edgekit's, and train with the same rows,
-losses and learning rate for as many epochs as the whole search took.
+losses and learning rate for as many epochs as the whole search took. With `--folder`, a comparison that was
+interrupted goes on where it was.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -43,6 +45,7 @@ from edgekit.compress.training import Labelled, Training, TrainingRun, accumulat
 from edgekit.compression import open_torch, quantizers, training_rows
 from edgekit.data import DataSet, Part, read_data, split_parts
 from edgekit.frontend import load_torch
+from edgekit.fsutil import atomic_write
 from edgekit.optimization import Optimization, Settings, optimize
 from edgekit.optimization.accuracy import predictions
 from edgekit.optimization.augment import load_augment
@@ -61,14 +64,19 @@ OPTIONS: Final = ImportOptions(
 QUICK: Final = Settings(strategy=NetAdapt(reduction=0.25), short_rows=500, final_epochs=1, qat_epochs=0)
 
 
+METHODS: Final = ("edgekit", "pruned", "scratch", "macs")
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One network: what it cost on the board, and its int8 accuracy on the test rows."""
+    """One network: what it cost on the board, its int8 accuracy on the test rows, and its training."""
 
     method: str
     seed: int
     cost: float
     accuracy: float
+    epochs: int
+    """Over all rows, those of a search's proposals included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,22 +159,22 @@ def predicted_against_measured(work: Work, count: int) -> list[float]:
     return errors
 
 
-def searched(work: Work, seed: int, cost: float, guide: str) -> tuple[Result, Optimization]:
-    """The search itself; `guide` is measurements or macs."""
+def searched(work: Work, seed: int, cost: float, method: str) -> Result:
+    """The search itself, guided by measurements (edgekit) or by MACs."""
     found = optimize(
         "model:build",
         target=work.target,
         data=work.source,
         budget=Budget(max_instructions=int(cost)),
         options=OPTIONS,
-        settings=replace(work.settings, seed=seed, guide="macs" if guide == "macs" else "measurements"),
+        settings=replace(work.settings, seed=seed, guide="macs" if method == "macs" else "measurements"),
         augment=load_augment("train:augment", EXAMPLE),
-        directory=work.folder / f"{guide}-{seed}",
+        directory=work.folder / f"{method}-{seed}",
         folder=EXAMPLE,
     )
     assert found.test is not None
-    method = "edgekit" if guide == "measurements" else "macs"
-    return Result(method, seed, found.winner.cost, found.test.against_float.after), found
+    epochs = search_epochs(found, work.settings, len(work.rows.train))
+    return Result(method, seed, found.winner.cost, found.test.against_float.after, epochs)
 
 
 def uniform(problem: TorchProblem, cost: float) -> Mapping[str, int]:
@@ -249,7 +257,7 @@ def finished(
     assert test is not None
     assert test.y is not None
     answers = predictions(model, np.ascontiguousarray(test.inputs[0], np.float32))
-    return Result(method, seed, cost, float(np.mean(answers == test.y)))
+    return Result(method, seed, cost, float(np.mean(answers == test.y)), epochs)
 
 
 def search_epochs(found: Optimization, settings: Settings, rows: int) -> int:
@@ -258,28 +266,39 @@ def search_epochs(found: Optimization, settings: Settings, rows: int) -> int:
     return settings.final_epochs + round(trained / rows)
 
 
-def compared(work: Work, seeds: int) -> list[Result]:
-    results: list[Result] = []
-
-    def add(result: Result) -> None:
-        results.append(result)
-        print(
-            f"  seed {result.seed}  {result.method:<8} {result.cost:12,.0f}  {result.accuracy:.4f}",
-            flush=True,
-        )
-
+def compared(work: Work, seeds: int, methods: Sequence[str]) -> list[Result]:
+    """Every method with every seed; what the folder already has is not done again."""
+    kept = work.folder / "results.jsonl"
+    lines = kept.read_text().splitlines() if kept.exists() else []
+    results = [Result(**json.loads(line)) for line in lines]
     with _problem(work, "uniform") as problem:
         half = problem.measure(problem.start()).cost / 2
         for seed in range(seeds):
-            result, found = searched(work, seed, half, "measurements")
-            add(result)
-            add(searched(work, seed, half, "macs")[0])
-            epochs = search_epochs(found, work.settings, len(work.rows.train))
-            channels = uniform(problem, result.cost)
-            add(finished(problem, work, pruned(problem, work, channels), epochs, seed, "pruned"))
-            fresh = renewed(pruned(problem, work, channels), seed)
-            add(finished(problem, work, fresh, epochs, seed, "scratch"))
+            for method in methods:
+                found = [r for r in results if (r.method, r.seed) == (method, seed)]
+                if not found:
+                    found = [_one(work, problem, method, seed, half, results)]
+                    results += found
+                    atomic_write(kept, "".join(json.dumps(asdict(r)) + "\n" for r in results).encode())
+                print(
+                    f"  seed {seed}  {method:<8} {found[0].cost:12,.0f}  {found[0].accuracy:.4f}  "
+                    f"{found[0].epochs} epochs",
+                    flush=True,
+                )
     return results
+
+
+def _one(
+    work: Work, problem: TorchProblem, method: str, seed: int, half: float, results: Sequence[Result]
+) -> Result:
+    if method in ("edgekit", "macs"):
+        return searched(work, seed, half, method)
+    # What nobody searched gets the cost and the epochs of the search with that seed.
+    model = next(r for r in results if (r.method, r.seed) == ("edgekit", seed))
+    module = pruned(problem, work, uniform(problem, model.cost))
+    if method == "scratch":
+        module = renewed(module, seed)
+    return finished(problem, work, module, model.epochs, seed, method)
 
 
 def _summary(results: list[Result]) -> None:
@@ -298,12 +317,19 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one seed, few rows, one epoch")
     parser.add_argument("--only", choices=("predictions", "comparison"))
+    parser.add_argument("--methods", default=",".join(METHODS), help="edgekit first; the others follow it")
+    parser.add_argument("--final-epochs", type=int, help="of the last training (default: the settings')")
     parser.add_argument("--networks", type=int, default=20, help="that are predicted and measured")
     parser.add_argument("--folder", type=Path, help="where searches are kept and taken up again")
     parser.add_argument("--json", type=Path, help="write the results there too")
     arguments = parser.parse_args()
     sys.path.insert(0, str(EXAMPLE))
+    methods = arguments.methods.split(",")
+    if set(methods) - set(METHODS) or methods[0] != "edgekit":
+        parser.error(f"--methods takes {', '.join(METHODS)}, edgekit first")
     settings = QUICK if arguments.quick else Settings()
+    if arguments.final_epochs is not None:
+        settings = replace(settings, final_epochs=arguments.final_epochs)
     with tempfile.TemporaryDirectory(prefix="edgekit-feedback-") as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -320,7 +346,7 @@ def main() -> int:
             document["prediction_errors"] = errors
         if arguments.only != "predictions":
             print("accuracy of int8 on the test rows at the same measured cost", flush=True)
-            results = compared(work, 1 if arguments.quick else arguments.seeds)
+            results = compared(work, 1 if arguments.quick else arguments.seeds, methods)
             _summary(results)
             document["results"] = [asdict(result) for result in results]
         if arguments.json is not None:
