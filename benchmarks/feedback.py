@@ -262,7 +262,8 @@ def finished(
 
 def search_epochs(found: Optimization, settings: Settings, rows: int) -> int:
     """Epochs over all rows that a whole search trained for, the last training included."""
-    trained = sum(trial.role == "proposal" for trial in found.trials) * min(settings.short_rows, rows)
+    proposals = sum(trial.role == "proposal" for trial in found.trials)
+    trained = proposals * settings.short_epochs * min(settings.short_rows, rows)
     return settings.final_epochs + round(trained / rows)
 
 

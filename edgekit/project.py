@@ -89,11 +89,13 @@ class OptimizeSection(_Section):
     importance: Literal["l1", "l2", "taylor", "bn_scale"] | None = None
     multiple_of: PositiveInt | None = None
     short_rows: PositiveInt | None = None
+    short_epochs: PositiveInt | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     final_epochs: PositiveInt | None = None
     final_learning_rate: Annotated[float, Field(gt=0)] | None = None
     qat_epochs: Annotated[int, Field(ge=0)] | None = None
     batch_size: PositiveInt | None = None
+    label_weight: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class BudgetSection(_Section):

@@ -43,11 +43,13 @@ _SETTINGS = (
     "importance",
     "multiple_of",
     "short_rows",
+    "short_epochs",
     "learning_rate",
     "final_epochs",
     "final_learning_rate",
     "qat_epochs",
     "batch_size",
+    "label_weight",
 )
 
 

@@ -208,20 +208,25 @@ def accumulate_gradients(
 ) -> None:
     """Leave the gradients of the mean loss over the rows in the parameters, for `taylor` importance.
 
-    The loss is that of the labels, or without them the distillation from `teacher`.
+    The loss is that of the labels, or without them of the classes that `teacher` answers: the distance to
+    its answers has no gradient where the module is the teacher itself.
 
     Raises:
         UsageError: neither labels nor a teacher.
     """
     if rows.y is None and teacher is None:
         raise UsageError("gradients need labels or a teacher")
-    kind = "distillation" if rows.y is None else "labels"
-    loss = loss_function(kind, teacher=teacher, temperature=1.0, label_weight=1.0)
+    loss = loss_function("labels", teacher=None, temperature=1.0, label_weight=1.0)
     module.zero_grad(set_to_none=True)
     with evaluation_mode(module):
         for start in range(0, len(rows), batch_size):
             inputs = torch.from_numpy(rows.x[start : start + batch_size])
-            labels = None if rows.y is None else torch.from_numpy(rows.y[start : start + batch_size])
+            if rows.y is not None:
+                labels = torch.from_numpy(rows.y[start : start + batch_size])
+            else:
+                assert teacher is not None
+                with torch.no_grad():
+                    labels = teacher(inputs).argmax(dim=-1)
             value = loss(inputs, module(inputs), labels) * (len(inputs) / len(rows))
             value.backward()
 

@@ -61,6 +61,7 @@ def finish(
         batch_size=settings.batch_size,
         learning_rate=settings.final_learning_rate,
         loss=training_loss(rows),
+        label_weight=settings.label_weight,
         seed=settings.seed,
     )
     trainer = _Trainer(problem, rows, augment, place / "search", winner.key, progress)
@@ -78,6 +79,7 @@ def finish(
             batch_size=settings.batch_size,
             learning_rate=settings.final_learning_rate / 10,
             loss=training.loss,
+            label_weight=settings.label_weight,
             seed=settings.seed,
         )
         trainer.train(prepared, gentle, "the winner with its rounding", f"qat-{training.epochs}")
@@ -166,6 +168,7 @@ epochs = {training.epochs}
 batch_size = {training.batch_size}
 learning_rate = {training.learning_rate:g}
 loss = "{training.loss}"
+label_weight = {training.label_weight:g}
 seed = {training.seed}
 
 [[step]]

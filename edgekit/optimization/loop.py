@@ -24,7 +24,7 @@ from edgekit.data import DataSet, read_data, split_parts
 from edgekit.errors import BudgetError, UsageError
 from edgekit.optimization.board import MeasuringBoard
 from edgekit.optimization.feasibility import refuse_impossible
-from edgekit.optimization.final import Final, finish, integer_accuracy, training_loss
+from edgekit.optimization.final import Final, finish, integer_accuracy
 from edgekit.optimization.identity import operator_table, search_identity
 from edgekit.optimization.page import write_report
 from edgekit.optimization.problem import TorchProblem
@@ -42,7 +42,6 @@ from edgekit.text import file_name, printable
 if TYPE_CHECKING:
     from edgekit.compress.apply import Rows
     from edgekit.compress.training import Augment
-    from edgekit.optimization.networks import Networks
 
 __all__ = ["optimize"]
 
@@ -114,6 +113,9 @@ def optimize(
         data_set = read_data(data, folder=folder)
         rows, split = training_rows(data_set, settings.seed)
         running.outcome = f"{len(rows.train)} rows to train on, {len(rows.validation)} to select by"
+    # Not before: it brings torch.
+    from edgekit.optimization.networks import search_networks
+
     place = Path(directory) if directory is not None else _default_place(source.name, resolved)
     work = place / "search"
     if not resume:
@@ -138,7 +140,7 @@ def optimize(
             waiting=lambda reason: progress(Notice(reason)),
         )
         problem = TorchProblem(
-            _networks(source, rows, store, work, settings, augment),
+            search_networks(source, rows, store, work, settings, augment),
             rows.calibration,
             store,
             table,
@@ -230,43 +232,6 @@ def _repeatable() -> Iterator[None]:
 def _count_flash(store: SearchStore, what: str) -> int:
     store.add_flash(what)
     return store.flashes()
-
-
-def _networks(
-    source: TorchSource,
-    rows: Rows,
-    store: SearchStore,
-    work: Path,
-    settings: Settings,
-    augment: Augment | None,
-) -> Networks:
-    from edgekit.compress.apply import Rows
-    from edgekit.compress.training import Labelled, Training
-    from edgekit.optimization.networks import Networks
-
-    chosen = np.random.default_rng(settings.seed).permutation(len(rows.train))[: settings.short_rows]
-    fewer = Labelled(rows.train.x[chosen], None if rows.train.y is None else rows.train.y[chosen])
-    short = Training(
-        epochs=1,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        loss=training_loss(rows),
-        seed=settings.seed,
-    )
-    networks = Networks(
-        source.module,
-        source.example,
-        Rows(fewer, rows.validation, rows.calibration),
-        store,
-        work,
-        training=short,
-        importance=settings.importance,
-        multiple_of=settings.multiple_of,
-        augment=augment,
-    )
-    if not networks.groups:
-        raise UsageError("the model has no channels that could be removed")
-    return networks
 
 
 def _search(

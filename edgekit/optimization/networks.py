@@ -10,9 +10,11 @@ import copy
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
@@ -35,14 +37,18 @@ from edgekit.compress.training import (
     accuracy,
     train,
 )
+from edgekit.errors import UsageError
 from edgekit.fsutil import atomic_write
+from edgekit.optimization.final import training_loss
 from edgekit.search.problem import Candidate, Group, Trained
 
 if TYPE_CHECKING:
     from edgekit.compress.apply import Rows
+    from edgekit.compression import TorchSource
+    from edgekit.optimization.settings import Settings
     from edgekit.search.store import SearchStore
 
-__all__ = ["Networks"]
+__all__ = ["Networks", "search_networks"]
 
 GRADIENT_ROWS = 2048
 """Rows whose gradients rank the channels; the ranking of more is the same."""
@@ -186,6 +192,45 @@ class Networks:
         self._recent[key] = module
         while len(self._recent) > 32:
             self._recent.pop(next(iter(self._recent)))
+
+
+def search_networks(
+    source: TorchSource,
+    rows: Rows,
+    store: SearchStore,
+    folder: Path,
+    settings: Settings,
+    augment: Augment | None,
+) -> Networks:
+    """The networks of a search with these settings, which train on some of the rows only.
+
+    Raises:
+        UsageError: the model has no channels that could be removed.
+    """
+    chosen = np.random.default_rng(settings.seed).permutation(len(rows.train))[: settings.short_rows]
+    fewer = Labelled(rows.train.x[chosen], None if rows.train.y is None else rows.train.y[chosen])
+    short = Training(
+        epochs=settings.short_epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        loss=training_loss(rows),
+        label_weight=settings.label_weight,
+        seed=settings.seed,
+    )
+    networks = Networks(
+        source.module,
+        source.example,
+        replace(rows, train=fewer),
+        store,
+        folder,
+        training=short,
+        importance=settings.importance,
+        multiple_of=settings.multiple_of,
+        augment=augment,
+    )
+    if not networks.groups:
+        raise UsageError("the model has no channels that could be removed")
+    return networks
 
 
 def _unit(group: ChannelGroup, multiple_of: int) -> int:

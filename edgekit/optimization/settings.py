@@ -27,7 +27,9 @@ class Settings:
     importance: Importance = "taylor"
     multiple_of: int = 4
     short_rows: int = 8000
-    """Rows of the training set, chosen by the seed, that a proposal is fine-tuned on for one epoch."""
+    """Rows of the training set, chosen by the seed, that a proposal is fine-tuned on."""
+    short_epochs: int = 1
+    """How often it sees them; where there are few rows, once is hardly a training."""
     learning_rate: float = 1e-3
     """Of the short trainings."""
     final_epochs: int = 16
@@ -35,12 +37,16 @@ class Settings:
     qat_epochs: int = 2
     """Epochs with the integers' rounding, at a tenth of the final learning rate; 0 for none."""
     batch_size: int = 128
+    label_weight: float = 0.5
+    """Of the labels against the uncompressed model's answers, in all trainings. Few labels are soon learned
+    by heart, and don't fit rows that an augmentation mixes; answers are given anew for each changed row.
+    """
     seed: int = 0
     guide: Guide = "measurements"
     """What proposals are compared by; `macs` is there for comparison."""
 
     def __post_init__(self) -> None:
-        for name in ("multiple_of", "short_rows", "final_epochs", "batch_size"):
+        for name in ("multiple_of", "short_rows", "short_epochs", "final_epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1")
         for name in ("learning_rate", "final_learning_rate"):
@@ -48,6 +54,8 @@ class Settings:
                 raise ValueError(f"{name} is above 0")
         if self.qat_epochs < 0:
             raise ValueError("qat_epochs is 0 or more")
+        if not 0 <= self.label_weight <= 1:
+            raise ValueError("label_weight is between 0 and 1")
 
 
 DEFAULT_SETTINGS = Settings()

@@ -128,6 +128,17 @@ def test_gradients_are_those_of_the_mean_loss() -> None:
     torch.testing.assert_close(module[0].weight.grad, other[0].weight.grad, rtol=1e-4, atol=1e-6)
 
 
+def test_gradients_without_labels_are_those_of_the_classes_the_teacher_answers() -> None:
+    """Also of the teacher itself, whose distance to its own answers has no gradient."""
+    module, labelled = classifier(), classifier()
+    accumulate_gradients(module, Labelled(ROWS.x, None), teacher=classifier(), batch_size=77)
+    with torch.no_grad():
+        answers = classifier().eval()(torch.from_numpy(ROWS.x)).argmax(1)
+    torch.nn.functional.cross_entropy(labelled.eval()(torch.from_numpy(ROWS.x)), answers).backward()
+    torch.testing.assert_close(module[0].weight.grad, labelled[0].weight.grad, rtol=1e-4, atol=1e-6)
+    assert float(module[0].weight.grad.abs().max()) > 1e-3
+
+
 def test_what_is_missing_is_named() -> None:
     unlabelled = Labelled(ROWS.x, None)
     with pytest.raises(UsageError, match="needs labels"):
