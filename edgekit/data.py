@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from edgekit.artifacts import TensorSpec
 from edgekit.errors import ModelError, UsageError
+from edgekit.row_shapes import fits, shape_hint
 from edgekit.text import names_function, printable
 
 __all__ = [
@@ -181,7 +182,7 @@ def evaluation_rows(
     numbers: npt.NDArray[np.int64] = np.arange(part.count, dtype=np.int64)
     if name == "all" and calibrated_on_it:
         numbers = stratified_split(part.y, part.count, seed).test
-    if excluded and all(values.dtype.kind == "f" for values in part.inputs):
+    if excluded:
         numbers = np.array(
             [number for number in numbers if _row_digest(part.inputs, int(number)) not in excluded],
             dtype=np.int64,
@@ -206,16 +207,14 @@ def _row_digest(inputs: Sequence[Array], number: int) -> bytes:
     return digest.digest()
 
 
-def calibration_inputs(data: DataSet, *, whole_file: bool, seed: int) -> tuple[npt.NDArray[np.float32], ...]:
-    """Float rows to calibrate with, (M, …) an input, at most `MAX_CALIBRATION_ROWS`, chosen by `seed`.
+def calibration_inputs(data: DataSet, *, whole_file: bool, seed: int) -> tuple[Array, ...]:
+    """Rows to calibrate with, (M, …) an input, at most `MAX_CALIBRATION_ROWS`, chosen by `seed`.
+
+    Real values are float32. Integers stay as they are: inputs of integers take them (indices, raw pixels).
 
     Args:
         whole_file: True for a file given with --calibration: all its rows may be used. False for the data set
-        itself:
-            only its `train` part, or the `train` part of the seeded split.
-
-    Raises:
-        ModelError: The rows are integers, which have no real value before the model is quantised.
+            itself: only its `train` part, or the `train` part of the seeded split.
     """
     if "all" in data.parts:
         part = data.parts["all"]
@@ -225,13 +224,10 @@ def calibration_inputs(data: DataSet, *, whole_file: bool, seed: int) -> tuple[n
         numbers = np.arange(part.count)
     if len(numbers) > MAX_CALIBRATION_ROWS:
         numbers = np.sort(np.random.default_rng(seed).choice(numbers, MAX_CALIBRATION_ROWS, replace=False))
-    for values in part.inputs:
-        if values.dtype.kind != "f":
-            raise ModelError(
-                f"{data.source}: x is {values.dtype}; calibration needs the real values as float32",
-                hint="save x as the model was trained with it, for example x.astype('float32') / 255",
-            )
-    return tuple(np.ascontiguousarray(values[numbers], dtype=np.float32) for values in part.inputs)
+    return tuple(
+        np.ascontiguousarray(values[numbers], dtype=np.float32 if values.dtype.kind == "f" else values.dtype)
+        for values in part.inputs
+    )
 
 
 def split_parts(data: DataSet, seed: int) -> Splits:
@@ -331,6 +327,11 @@ def to_stored(values: Array, spec: TensorSpec, what: str = "x") -> Array:
     dtype = np.dtype(spec.dtype)
     if values.dtype == dtype and dtype.kind != "f":
         return values
+    if values.dtype.kind in "iub" and dtype.kind in "iub" and spec.quantization is None:
+        stored = values.astype(dtype)
+        if np.array_equal(stored, values):
+            # Indices and flags mean the same in any type that holds them.
+            return stored
     if values.dtype.kind != "f":
         raise ModelError(
             f"{what} is {values.dtype}, and the model's input {printable(spec.name)} takes {spec.dtype}"
@@ -353,8 +354,8 @@ def to_stored(values: Array, spec: TensorSpec, what: str = "x") -> Array:
     rounded = whole + np.copysign(np.abs(quotient - whole) >= 0.5, quotient)
     limits = np.iinfo(dtype)
     shifted = rounded.astype(np.float64) + spec.quantization.zero_point
-    stored: Array = np.clip(shifted, limits.min, limits.max).astype(dtype)
-    return stored
+    clipped: Array = np.clip(shifted, limits.min, limits.max).astype(dtype)
+    return clipped
 
 
 def _rows(part: Part, inputs: Sequence[TensorSpec], numbers: npt.NDArray[Any], data: DataSet) -> Rows:
@@ -366,10 +367,11 @@ def _rows(part: Part, inputs: Sequence[TensorSpec], numbers: npt.NDArray[Any], d
     stored: list[Array] = []
     for index, (values, spec) in enumerate(zip(part.inputs, inputs, strict=True)):
         name = "x" if len(inputs) == 1 else f"x{index}"
-        if _without_ones(values.shape[1:]) != _without_ones(spec.shape):
+        if not fits(values.shape[1:], spec.shape):
             raise ModelError(
                 f"{data.source}: a row of {name} is {values.shape[1:]}, and the model's input "
-                f"{printable(spec.name)} is {spec.shape}"
+                f"{printable(spec.name)} is {spec.shape}",
+                hint=shape_hint(values.shape, spec.shape),
             )
         if data.quantization is not None and values.dtype.kind in "iu" and spec.quantization is not None:
             (scale, zero_point), wanted = data.quantization, spec.quantization
@@ -382,11 +384,6 @@ def _rows(part: Part, inputs: Sequence[TensorSpec], numbers: npt.NDArray[Any], d
         stored.append(to_stored(values[numbers].reshape(len(numbers), *spec.shape), spec, name))
     y = None if part.y is None else part.y[numbers]
     return Rows(tuple(stored), y, np.asarray(numbers, dtype=np.int64), data.source)
-
-
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Two shapes that differ in dimensions of size one only have the same bytes in the same order."""
-    return tuple(size for size in shape if size != 1)
 
 
 def _little_endian(values: Array) -> bytes:
@@ -404,7 +401,10 @@ def _data_set(source: str, sha256: str, arrays: Mapping[str, Array]) -> DataSet:
             )
     if not parts:
         found = ", ".join(printable(name, 40) for name in list(arrays)[:10]) or "nothing"
-        raise ModelError(f"{source} has no `x` (rows of the model's input); it has {found}")
+        raise ModelError(
+            f"{source} has no `x` (rows of the model's input); it has {found}",
+            hint="numpy.savez(path, x=…, y=…) names the arrays",
+        )
     if "all" in parts and len(parts) > 1:
         raise ModelError(
             f"{source} has both `x` and a split of it (`x_train`, …); it must be one or the other"
@@ -442,12 +442,27 @@ def _class_indices(y: Array | None, name: str, rows: int, source: str) -> npt.ND
     if y is None:
         return None
     if y.dtype.kind not in "iu":
-        raise ModelError(f"{source}: {name} is {y.dtype}; it must be class indices as integers")
+        raise ModelError(
+            f"{source}: {name} is {y.dtype}; it must be class indices as integers", hint=_label_hint(y, rows)
+        )
     if y.shape != (rows,):
-        raise ModelError(f"{source}: {name} has shape {y.shape}, and {rows} rows need ({rows},)")
+        raise ModelError(
+            f"{source}: {name} has shape {y.shape}, and {rows} rows need ({rows},)", hint=_label_hint(y, rows)
+        )
     if y.min() < 0 or y.max() > np.iinfo(np.int64).max:
         raise ModelError(f"{source}: {name} has negative class indices")
     return y.astype(np.int64)
+
+
+def _label_hint(y: Array, rows: int) -> str | None:
+    """What makes class indices of labels in another form."""
+    if y.ndim == 2 and y.shape[0] == rows:
+        return "save y.ravel().astype(int)" if y.shape[1] == 1 else "one-hot labels: save y.argmax(axis=1)"
+    if y.dtype.kind in "US":
+        return "number the classes as the model does, and save the texts as labels"
+    if y.dtype.kind in "fb":
+        return "save y.astype(int); the targets of a regression are no classes: leave y out"
+    return None
 
 
 def _labels(labels: Array | None, source: str) -> tuple[str, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -171,6 +172,8 @@ def test_random_rows_repeat_and_cover_the_type() -> None:
         ({"x": np.array([["a"]])}, "not numbers"),
         ({"x": np.zeros((2, 4)), "y": np.zeros(3, int)}, "shape"),
         ({"x": np.zeros((2, 4)), "y": np.zeros(2)}, "class indices"),
+        ({"x": np.zeros((2, 4)), "y": np.eye(2)}, r"one-hot labels: save y\.argmax"),
+        ({"x": np.zeros((2, 4)), "y": np.zeros((2, 1), int)}, r"y\.ravel"),
         ({"x": np.zeros((2, 4)), "y": np.array([0, -1])}, "negative"),
         ({"x": np.zeros((2, 4)), "x_train": np.zeros((2, 4))}, "one or the other"),
         ({"x": np.zeros((2, 4)), "labels": np.zeros(3)}, "labels"),
@@ -180,8 +183,23 @@ def test_random_rows_repeat_and_cover_the_type() -> None:
 def test_arrays_that_make_no_sense_are_refused_with_a_sentence(
     tmp_path: Path, arrays: dict[str, object], sentence: str
 ) -> None:
-    with pytest.raises(ModelError, match=sentence):
+    with pytest.raises(ModelError) as caught:
         read_data(save(tmp_path / "d.npz", **arrays))
+    assert re.search(sentence, f"{caught.value} {caught.value.hint}")
+
+
+def test_indices_are_kept_in_the_models_own_type(tmp_path: Path) -> None:
+    tokens = TensorSpec("tokens", (1, 3), "int64")
+    x = np.array([[1, 2, 3], [4, 5, 6]], np.int32)
+    data = read_data(save(tmp_path / "d.npz", x=x))
+    rows = evaluation_rows(data, [tokens], calibrated_on_it=False, seed=0)
+    assert rows.inputs[0].dtype == np.int64
+    assert rows.inputs[0].tolist() == [[[1, 2, 3]], [[4, 5, 6]]]
+    assert calibration_inputs(data, whole_file=True, seed=0)[0].dtype == np.int32
+    narrow = TensorSpec("tokens", (1, 3), "int8")
+    wide = read_data(save(tmp_path / "w.npz", x=x * 100))
+    with pytest.raises(ModelError, match="takes int8"):
+        evaluation_rows(wide, [narrow], calibrated_on_it=False, seed=0)
 
 
 def test_wrong_shapes_and_types_for_the_model_are_refused(tmp_path: Path) -> None:

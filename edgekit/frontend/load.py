@@ -35,13 +35,14 @@ def load_model(
         source: A `.tflite`, `.onnx` or `.pt2` file, `package.module:factory`, or a torch program in memory.
         options: What the user says of the model: its name, shapes, precision.
         calibration: For a float ONNX or torch model, one array (rows, …) per input, in the order of the
-            inputs, with the input's own shape behind the rows (its batch of 1 may be left out). Not used by a
-            model that is quantised already.
+            inputs, with the input's own shape behind the rows (dimensions of one may be left out). Not used
+            by a model that is quantised already.
 
     Raises:
-        ModelError: the file is damaged, of no accepted format, or has dynamic dimensions.
+        ModelError: the file is damaged, of no accepted format, or has dynamic dimensions; the rows do not
+            fit.
         UnsupportedError: operators without a converter, all of them in one message.
-        UsageError: a shape or `calibration` is missing or does not fit.
+        UsageError: a shape or `calibration` is missing, or a shape does not fit.
     """
     opened = open_source(source, options)
     if isinstance(opened, TorchProgram):
@@ -128,9 +129,9 @@ def load_torch(
         options: Its name, precision and calibration method.
 
     Raises:
-        ModelError: the module can't be exported, or its graph can't be converted.
+        ModelError: the module can't be exported, its graph can't be converted, or the rows don't fit.
         UnsupportedError: operators without a converter, all of them in one message.
-        UsageError: inputs or calibration rows are missing or don't fit.
+        UsageError: inputs or calibration rows are missing.
     """
     inputs = None if example_inputs is None else tuple(example_inputs)
     return _load_program(TorchProgram(program, inputs, type(program).__name__.lower()), options, calibration)

@@ -27,7 +27,7 @@ def load_onnx(
     Raises:
         ModelError: the file is damaged, contradicts itself or has dynamic dimensions.
         UnsupportedError: operators without a converter, all of them in one message.
-        UsageError: a float model without rows to calibrate on, or rows that do not fit.
+        UsageError: a float model without rows to calibrate on.
     """
     checked = check_onnx(source, options.shapes or None)
     if not is_quantized(checked.model) and options.precision != "float32":

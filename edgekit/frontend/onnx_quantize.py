@@ -15,22 +15,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import ModelProto, TensorProto
+from onnx.helper import tensor_dtype_to_np_dtype
 
 from edgekit.artifacts import CalibrationMethod
 from edgekit.errors import ModelError, UnsupportedError
-from edgekit.frontend.calibration_rows import calibration_rows
+from edgekit.frontend.calibration_rows import InputType, calibration_rows
 from edgekit.frontend.observers import OBSERVERS
 from edgekit.frontend.onnx_check import CheckedOnnx
 from edgekit.frontend.onnx_infer import infer_shapes
 from edgekit.frontend.onnx_prepare import prepare_for_quantization
 from edgekit.frontend.onnx_qoperator import INT16_OPSET, PER_CHANNEL_OPSET, raised
-from edgekit.frontend.shapes import show_name
 
 __all__ = ["quantize_onnx"]
 
@@ -51,18 +51,21 @@ dequantize and a quantize.
 
 def _rows(
     checked: CheckedOnnx, calibration: Sequence[npt.NDArray[np.generic]]
-) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """Feeds of one row each, checked at once and made one by one.
 
     Raises:
-        UsageError: another number of arrays than inputs, of rows than rows, or a shape that does not fit.
+        ModelError: another number of arrays than inputs, of rows than rows, or rows that do not fit.
     """
     types = {value.name: value.type.tensor_type for value in checked.model.graph.input}
-    for name in checked.inputs:
-        if types[name].elem_type != TensorProto.FLOAT:
-            raise UnsupportedError(f"Input {show_name(name)} of the float model is not float32.")
-    shapes = {name: tuple(d.dim_value for d in types[name].shape.dim) for name in checked.inputs}
-    return calibration_rows(shapes, calibration)
+    inputs = {
+        name: InputType(
+            tuple(d.dim_value for d in types[name].shape.dim),
+            tensor_dtype_to_np_dtype(types[name].elem_type).name,
+        )
+        for name in checked.inputs
+    }
+    return calibration_rows(inputs, calibration)
 
 
 def _check_cost(model: ModelProto) -> None:
@@ -139,7 +142,7 @@ def _float_tensors(model: ModelProto) -> list[str]:
 
 def _observe(
     model: ModelProto,
-    feeds: Iterator[dict[str, npt.NDArray[np.float32]]],
+    feeds: Iterator[dict[str, npt.NDArray[Any]]],
     method: CalibrationMethod,
     levels: int,
     symmetric: bool,
@@ -184,7 +187,7 @@ def quantize_onnx(
         method: How the range of an activation follows from its values.
 
     Raises:
-        UsageError: calibration data that does not fit the model's inputs.
+        ModelError: calibration data that does not fit the model's inputs.
         ModelError: ONNX Runtime cannot run the model.
         UnsupportedError: the operator set is too old for the precision and cannot be converted.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.artifacts import ImportOptions, Model
 from edgekit.errors import UsageError
-from edgekit.frontend.calibration_rows import calibration_rows
+from edgekit.frontend.calibration_rows import InputType, calibration_rows
 from edgekit.frontend.source import Source
 from edgekit.frontend.tflite_check import check_tflite, is_float
 from edgekit.frontend.tflite_graph import parse_tflite
@@ -28,7 +28,7 @@ def load_tflite(
     Raises:
         ModelError: the file is damaged, contradicts itself or has dynamic dimensions.
         UnsupportedError: operators without a converter, all of them in one message.
-        UsageError: a float model without rows to calibrate on, or rows that do not fit.
+        UsageError: a float model without rows to calibrate on.
     """
     checked = check_tflite(parse_tflite(source.content), options.shapes or None)
     quantise = is_float(checked) and options.precision != "float32"
@@ -45,10 +45,11 @@ def load_tflite(
     if quantise and calibration is not None and options.precision != "float32":
         from edgekit.frontend.relax_quantize import quantize_module
 
-        shapes = {
-            name: tensors[i].shape for name, i in zip(checked.input_names, checked.graph.inputs, strict=True)
+        inputs = {
+            name: InputType(tensors[i].shape, tensors[i].dtype)
+            for name, i in zip(checked.input_names, checked.graph.inputs, strict=True)
         }
-        rows = calibration_rows(shapes, calibration)
+        rows = calibration_rows(inputs, calibration)
         module, places = quantize_module(
             module,
             places,

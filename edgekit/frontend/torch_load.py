@@ -32,9 +32,10 @@ def import_torch(
     """See `load_torch`, whose arguments these are.
 
     Raises:
-        ModelError: the program can't be exported or converted, or has values that are no numbers.
+        ModelError: the program can't be exported or converted, has values that are no numbers, or the rows
+            don't fit.
         UnsupportedError: operators without a converter.
-        UsageError: it is no torch program, or inputs or rows are missing or don't fit.
+        UsageError: it is no torch program, or inputs or rows are missing.
     """
     program = source.program
     if not isinstance(program, (nn.Module, ExportedProgram)):
@@ -55,7 +56,8 @@ def import_torch(
         if calibration is None:
             raise UsageError(
                 "The torch model computes in float32; quantising it takes a few rows of real inputs.",
-                hint="Give them: --calibration FILE.npz (or --data), or calibration=[rows] in Python.",
+                hint="Give them: --calibration FILE.npz (or --data), or calibration=[rows] in Python; "
+                "or keep it: --precision float32.",
             )
         from edgekit.frontend.torch_quantize import calibration_rows, quantize_graph
 
@@ -85,8 +87,7 @@ def quantize_torch(
     It takes the shapes of the example inputs.
 
     Raises:
-        ModelError: the module can't be exported or quantised.
-        UsageError: the rows don't fit.
+        ModelError: the module can't be exported or quantised, or the rows don't fit.
     """
     from edgekit.frontend.torch_quantize import calibration_rows, quantize_graph
 

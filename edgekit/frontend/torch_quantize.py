@@ -10,8 +10,8 @@ import torch
 from torch import fx
 
 from edgekit.artifacts import ImportOptions
-from edgekit.errors import EdgekitError, ModelError, UsageError
-from edgekit.frontend.shapes import shape_text, show_name
+from edgekit.errors import EdgekitError, ModelError
+from edgekit.frontend.calibration_rows import InputType, calibration_rows as checked_rows
 from edgekit.frontend.torch_nodes import describe_error
 from edgekit.frontend.torch_quiet import quiet
 
@@ -33,37 +33,18 @@ def calibration_rows(
     Args:
         names: Names of the inputs.
         examples: Tensors of the graph's shapes and types.
-        calibration: One array (rows, …) per input, with the input's own shape behind the rows; its batch of 1
-            may be left out.
+        calibration: One array (rows, …) per input, with the input's own shape behind the rows; dimensions of
+            one may be left out.
 
     Raises:
-        UsageError: another number of arrays than inputs, of rows than rows, or a shape that does not fit.
-        ModelError: values that are no numbers.
+        ModelError: another number of arrays than inputs, of rows than rows, or rows that do not fit.
     """
-    if len(calibration) != len(examples):
-        raise UsageError(f"The model has {len(examples)} inputs and --calibration {len(calibration)} arrays.")
-    for name, example, array in zip(names, examples, calibration, strict=True):
-        shape = tuple(example.shape)
-        row = tuple(int(size) for size in array.shape[1:])
-        if array.ndim == 0 or row not in (shape, shape[1:] if shape[:1] == (1,) else shape):
-            raise UsageError(
-                f"The calibration data for input {show_name(name)} has rows of {shape_text(row)}; "
-                f"the model takes {shape_text(shape)}."
-            )
-        if array.dtype.kind not in "fiub" or not np.all(np.isfinite(array)):
-            raise ModelError(
-                f"The calibration data for input {show_name(name)} has values that are no numbers."
-            )
-    counts = {len(array) for array in calibration}
-    if len(counts) != 1 or counts == {0}:
-        raise UsageError("The calibration data has no rows, or another number of rows for each input.")
-    return (
-        tuple(
-            torch.tensor(np.ascontiguousarray(array[row]).reshape(tuple(example.shape)), dtype=example.dtype)
-            for array, example in zip(calibration, examples, strict=True)
-        )
-        for row in range(counts.pop())
-    )
+    inputs = {
+        name: InputType(tuple(example.shape), str(example.dtype).removeprefix("torch."))
+        for name, example in zip(names, examples, strict=True)
+    }
+    rows = checked_rows(inputs, calibration)
+    return (tuple(torch.from_numpy(np.array(values)) for values in row.values()) for row in rows)
 
 
 def quantize_graph(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit.artifacts import ImportOptions
 from edgekit.errors import ModelError, UnsupportedError, UsageError
 from edgekit.frontend import load_model
+from edgekit.frontend.calibration_rows import InputType, calibration_rows
 from tests.frontend.host import run_on_host, worst_difference
 from tests.frontend.hostile import good_onnx, good_tflite
 from tests.frontend.onnx_models import OnnxBuilder, random_cnn
@@ -256,20 +258,37 @@ def test_a_float_model_asks_for_calibration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "error", "words"),
+    ("rows", "words", "hint"),
     [
-        ([], UsageError, "1 inputs and --calibration 0 arrays"),
-        ([np.zeros((4, 1, 3, 12, 13))], UsageError, "rows of 1,3,12,13"),
-        ([np.zeros((0, 3, 12, 12))], UsageError, "no rows"),
-        ([np.full((4, 3, 12, 12), np.nan)], ModelError, "no numbers"),
-        ([np.full((4, 3, 12, 12), "a")], ModelError, "no numbers"),
+        ([], "1 inputs and --calibration 0 arrays", "x0, x1"),
+        ([np.zeros((4, 1, 3, 12, 13))], "rows of 1,3,12,13", "dimensions of one"),
+        ([np.zeros((4, 12, 12, 3))], "rows of 12,12,3", r"channels first: save x\.transpose\(0, 3, 1, 2\)"),
+        ([np.zeros((3, 12, 12))], "rows of 12,12", r"x\[None\]"),
+        ([np.zeros((0, 3, 12, 12))], "no rows", ""),
+        ([np.full((4, 3, 12, 12), np.nan)], "no numbers", ""),
+        ([np.full((4, 3, 12, 12), "a")], "no numbers", ""),
+        ([np.zeros((4, 3, 12, 12), np.uint8)], "is uint8; the model takes real values", "astype"),
     ],
 )
-def test_calibration_that_does_not_fit(
-    tmp_path: Path, rows: list[Any], error: type[Exception], words: str
-) -> None:
-    with pytest.raises(error, match=words):
+def test_calibration_that_does_not_fit(tmp_path: Path, rows: list[Any], words: str, hint: str) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
         load_model(_save(tmp_path, random_cnn(0)), calibration=rows)
+    assert re.search(hint, caught.value.hint or "")
+
+
+def test_rows_of_indices_calibrate_inputs_of_integers() -> None:
+    inputs = {"tokens": InputType((1, 3), "int64"), "sound": InputType((1, 1, 2), "float32")}
+    tokens, sound = np.array([[1, 2, 3], [4, 5, 6]], np.uint8), np.array([[0.5, 1.0], [2.0, 3.0]])
+    first, second = calibration_rows(inputs, [tokens, sound])
+    assert first["tokens"].dtype == np.int64
+    assert second["tokens"].tolist() == [[4, 5, 6]]
+    assert second["sound"].tolist() == [[[2.0, 3.0]]]
+    assert second["sound"].dtype == np.float32
+    with pytest.raises(ModelError, match="is float64; the model takes int64"):
+        calibration_rows(inputs, [tokens.astype(float), sound])
+    narrow = {"tokens": InputType((1, 3), "int8")}
+    with pytest.raises(ModelError, match="outside int8"):
+        calibration_rows(narrow, [tokens.astype(np.int64) * 100])
 
 
 def test_a_batch_of_one_may_be_left_out_of_the_rows(tmp_path: Path) -> None:

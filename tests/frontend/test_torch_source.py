@@ -217,7 +217,7 @@ def test_what_needs_calibration() -> None:
         load_model(source)
     with pytest.raises(UsageError, match="does not say what its inputs are"):
         load_torch(module)
-    with pytest.raises(UsageError, match=r"rows of 3,9,9; the model takes 2,3,8,8"):
+    with pytest.raises(ModelError, match=r"rows of 3,9,9; the model takes 2,3,8,8"):
         load_torch(module, example, [np.zeros((4, 3, 9, 9), np.float32)])
     with pytest.raises(ModelError, match="no numbers"):
         load_torch(module, example, [np.full((4, 2, 3, 8, 8), np.nan, np.float32)])
