@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,6 +154,31 @@ def pointwise(rng: Rng) -> Network:
     return _convolution(rng, (1, 1), (stride, stride), depth, _pick(rng, (2, 4, 8, 16, 30, 1, 33)))
 
 
+def single_pixel(rng: Rng) -> Network:
+    """Fewer pixels than a block has, or weights that add up to more than a block can tell apart."""
+    kernel = (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
+    depth = _pick(rng, (1, 3, 4, 10, 64, 130))
+    if rng.integers(3) == 0:
+        depth, kernel = 700, (1, int(rng.integers(1, 3)))
+    while True:
+        network = _convolution(rng, kernel, (1, 1), depth, _pick(rng, (1, 3, 4, 8)))
+        if np.prod(network.operators[0][2][1:3]) <= (3 if depth == 700 else 2):
+            return network
+
+
+def one_channel(rng: Rng) -> Network:
+    """A depthwise convolution of one input channel to some."""
+    kernel, stride = (int(rng.integers(1, 9)), int(rng.integers(1, 9))), _pick(rng, (1, 2))
+    made = _convolution(rng, kernel, (stride, stride), 1, _pick(rng, (1, 2, 7, 8)))
+    operator, read, shape = made.operators[0]
+    assert isinstance(operator, op.Conv2D)
+    same = {
+        field.name: getattr(operator, field.name) for field in fields(operator) if field.name != "weights"
+    }
+    across = np.ascontiguousarray(operator.weights[..., 0].transpose(1, 2, 0))
+    return Network(made.inputs, ((op.DepthwiseConv2D(weights=across, **same), read, shape),))
+
+
 def depthwise(rng: Rng) -> Network:
     """3x3 mostly; sometimes so few channels that only the portable schedule has an answer."""
     kernel = (3, 3) if rng.integers(3) else (int(rng.integers(1, 6)), int(rng.integers(1, 6)))
@@ -185,7 +211,7 @@ def depthwise(rng: Rng) -> Network:
 
 
 def dense(rng: Rng) -> Network:
-    depth = _pick(rng, (1, 3, 4, 8, 10, 64, 65, 128, 260, 640))
+    depth = _pick(rng, (1, 3, 4, 8, 10, 64, 65, 128, 260, 640, 1030, 1568, 3136))
     channels = _pick(rng, (1, 2, 4, 5, 8, 10, 12, 16))
     rows = _pick(rng, (1, 1, 1, 3))
     values = weights(rng, (channels, depth))
@@ -296,6 +322,8 @@ OPERATORS: Mapping[str, Callable[[Rng], Network]] = {
     for function in (
         conv2d,
         pointwise,
+        single_pixel,
+        one_channel,
         depthwise,
         dense,
         add,

@@ -22,6 +22,8 @@ from edgekit.compiler.schedules.armv7em.pixel_blocks import PIXELS, pixel_block
 from edgekit.compiler.schedules.armv7em.plane_rows import convolve_rows
 from edgekit.compiler.schedules.armv7em.planes import Planes, split_rows
 from edgekit.compiler.schedules.armv7em.requantize import FORM_SUFFIX
+from edgekit.compiler.schedules.armv7em.small_plane import SmallPlane
+from edgekit.compiler.schedules.armv7em.small_plane_routine import convolve_small_plane
 from edgekit.compiler.schedules.armv7em.taps import convolve_taps
 from edgekit.compiler.schedules.armv7em.windows import reduce_window
 from edgekit.compiler.schedules.kernel import Routine
@@ -32,7 +34,9 @@ GOLDEN = Path(__file__).parent / "golden"
 def routines() -> list[Assembler]:
     """Each generator with each of its options; of shapes, some at the edges of offsets."""
     found = [copy_bytes(), fill_bytes(), clamp_bytes(), look_up(), widen(), add_linear(20)]
-    found += [dot_products(widened=widened, unrolled=n) for widened in (False, True) for n in (4, 16)]
+    for widened in (False, True):
+        found += [dot_products(widened=widened, unrolled=n) for n in (4, 16)]
+        found += [dot_products(widened=widened, form=form, in_parts=True) for form in FORM_SUFFIX]
     for ragged in (False, True):
         found += [reduce_window(kind, ragged=ragged) for kind in ("average", "maximum", "mean")]
     for pixels in PIXELS:
@@ -60,6 +64,14 @@ def routines() -> list[Assembler]:
                 found.append(convolve_rows(planes, rows=1, form=form, small=small))
                 if planes.stride == 1:
                     found.append(convolve_rows(planes, rows=2, form=form, small=small))
+    for plane in (
+        SmallPlane(3, 3, 256, 3, 3, 1, 1, 1),
+        SmallPlane(12, 12, 64, 6, 6, 2, 0, 0),
+        SmallPlane(13, 7, 584, 7, 4, 2, 1, 1),
+        SmallPlane(1, 1, 4092, 1, 1, 2, 2, 2),
+        SmallPlane(6, 12, 340, 4, 10, 1, 0, 0),
+    ):
+        found += [convolve_small_plane(plane, form=form) for form in FORM_SUFFIX]
     return found
 
 

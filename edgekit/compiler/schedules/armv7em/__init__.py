@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step
@@ -14,6 +15,7 @@ from edgekit.compiler.schedules.armv7em import (
     elementwise,
     movement,
     pooling,
+    single_pixels,
 )
 from edgekit.compiler.schedules.kernel import Request, Variant
 
@@ -24,12 +26,20 @@ NAME = "armv7em"
 _Variants = Callable[[Program, Step, Request], tuple[Variant, ...]]
 
 
+def _convolution(program: Program, step: Step, request: Request) -> tuple[Variant, ...]:
+    blocks = convolution.variants(program, step, request)
+    return blocks or single_pixels.variants(program, step, request)
+
+
 def _depthwise(program: Program, step: Step, request: Request) -> tuple[Variant, ...]:
+    operator = step.operator
+    if isinstance(operator, op.DepthwiseConv2D) and program.tensors[step.inputs[0]].shape[3] == 1:
+        return _convolution(program, replace(step, operator=convolution.of_one_channel(operator)), request)
     return (*depthwise.variants(program, step, request), *depthwise_taps.variants(program, step, request))
 
 
 VARIANTS: Mapping[type[op.Operator], _Variants] = {
-    op.Conv2D: convolution.variants,
+    op.Conv2D: _convolution,
     op.DepthwiseConv2D: _depthwise,
     op.Dense: dense.variants,
     op.Add: elementwise.sum_variants,

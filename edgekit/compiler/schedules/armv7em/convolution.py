@@ -33,7 +33,7 @@ from edgekit.compiler.schedules.armv7em.pixel_blocks import (
 from edgekit.compiler.schedules.armv7em.requantize import Form, channel_parameters, needs_clamp
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Variant
 
-__all__ = ["variants"]
+__all__ = ["of_one_channel", "variants"]
 
 LARGEST_PACKED_ROW_SUM = 256
 """Rows that are no words are gathered by unrolled code up to here: it grows with their bytes."""
@@ -122,6 +122,21 @@ class _Tiling:
 
     def window_bytes(self, shape: _Shape) -> int:
         return shape.reach(self.rows, 0) * shape.window_row_bytes if shape.padded else 0
+
+
+def of_one_channel(operator: op.DepthwiseConv2D) -> op.Conv2D:
+    """The convolution that a depthwise one over a single input channel is."""
+    return op.Conv2D(
+        window=operator.window,
+        weights=np.ascontiguousarray(operator.weights.transpose(2, 0, 1))[:, :, :, None],
+        bias=operator.bias,
+        input_zero_point=operator.input_zero_point,
+        output_zero_point=operator.output_zero_point,
+        multipliers=operator.multipliers,
+        shifts=operator.shifts,
+        clamp=operator.clamp,
+        rounding=operator.rounding,
+    )
 
 
 def variants(program: Program, step: Step, request: Request) -> tuple[Variant, ...]:

@@ -2,6 +2,10 @@
 
 Channels A, B and C, D share halfwords as in `pixel_blocks`. The vector was widened for all channels, or,
 where that would take too much memory, is widened again for every four.
+
+Where the weights of A or C add up to more than the sums can be told apart by, the vector is walked in parts
+of equal length: behind each, what A and C came to is added to their totals, and A goes on from B's sum, C
+from D's, so that the next difference is the next part's.
 """
 
 from __future__ import annotations
@@ -10,12 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.compiler.schedules.armv7em.instructions import SP, Assembler
-from edgekit.compiler.schedules.armv7em.pixel_blocks import K_ORDER, STEPS
-from edgekit.compiler.schedules.armv7em.requantize import ChannelParameters, emit_single_rounding
+from edgekit.compiler.schedules.armv7em.pixel_blocks import K_ORDER, LARGEST_SUM, STEPS
+from edgekit.compiler.schedules.armv7em.requantize import (
+    FORM_NOTE,
+    ChannelParameters,
+    Form,
+    emit_requantize,
+)
 
-__all__ = ["CHANNELS", "dot_products", "entry_offset", "pack_channel_fours", "widen"]
+__all__ = [
+    "CHANNELS",
+    "dot_products",
+    "entry_offset",
+    "pack_channel_fours",
+    "part_k",
+    "parts_of",
+    "widen",
+]
 
 CHANNELS = 4
+
+_SUFFIX: dict[Form, str] = {"single": "", "two_sided": "_double", "one_sided": "_relu"}
+"""What the form adds to the routine's name."""
 
 
 def entry_offset(k: int, *, widened: bool, unrolled: int = STEPS) -> int:
@@ -23,39 +43,70 @@ def entry_offset(k: int, *, widened: bool, unrolled: int = STEPS) -> int:
     return ((k // 4 - 1) % unrolled + 1) * 4 * (14 if widened else 16)
 
 
-def pack_channel_fours(weights: NDArray[np.int8], parameters: ChannelParameters) -> NDArray[np.int8] | None:
+def parts_of(weights: NDArray[np.int8]) -> int | None:
+    """In how many parts (C, K) weights are to be multiplied: such as fill K's steps, where few do; else None.
+
+    None where channels cannot share halfwords at all: −128 above a negative weight.
+    """
+    k = weights.shape[1]
+    first, second = weights[0::2].astype(np.int64), weights[1::2].astype(np.int64)
+    if (256 * first[: len(second)] + second).min(initial=0) < -32768:
+        return None
+    steps = -(-k // 4)
+
+    def serves(parts: int) -> bool:
+        length = part_k(k, parts)
+        padded = np.pad(np.abs(first), ((0, 0), (0, parts * length - k)))
+        return bool(padded.reshape(-1, parts, length).sum(axis=2).max() < LARGEST_SUM)
+
+    least = next((parts for parts in range(1, steps + 1) if serves(parts)), None)
+    if least is None:
+        return None
+    whole = (parts for parts in range(least, 2 * least) if steps % parts == 0 and serves(parts))
+    return next(whole, least)
+
+
+def part_k(k: int, parts: int) -> int:
+    """k of each of so many parts, a multiple of 4."""
+    return -(-k // (4 * parts)) * 4
+
+
+def pack_channel_fours(weights: NDArray[np.int8], parameters: ChannelParameters) -> NDArray[np.int8]:
     """(C, K) weights, C and K multiples of 4, and parameters as the stream that `dot_products` reads.
 
     For each four channels: a step of four k after another, two words of channels A and B and two of C and D;
-    then the parameters of each. None where the sums of a pair could not be told apart.
+    then the parameters of each. `parts_of` says whether channels can share halfwords.
     """
     channels, k = weights.shape
-    first, second = weights[0::2].astype(np.int64), weights[1::2].astype(np.int64)
-    halfwords = 256 * first + second
-    if np.abs(first).sum(axis=1).max() >= 65536 or halfwords.min() < -32768:
-        return None
+    halfwords = 256 * weights[0::2].astype(np.int64) + weights[1::2]
     ordered = halfwords.reshape(channels // 4, 2, k // 4, 4)[:, :, :, K_ORDER].astype("<i2")
     by_step = np.ascontiguousarray(ordered.transpose(0, 2, 1, 3)).reshape(channels // 4, -1)
     rows = np.ascontiguousarray(parameters.rows().reshape(channels // 4, 16), "<i4")
     return np.concatenate([by_step.view(np.int8), rows.view(np.int8)], axis=1).reshape(-1)
 
 
-def dot_products(*, widened: bool, unrolled: int = STEPS) -> Assembler:
+def dot_products(
+    *, widened: bool, unrolled: int = STEPS, form: Form = "single", in_parts: bool = False
+) -> Assembler:
     """The routine, with so many steps in its loop, for a vector of int16 in the order of `widen`, or of int8.
 
     void f(const void *vector, const int8_t *stream, int8_t *output, int32_t channels,
-           int32_t vector_bytes, int32_t entry_offset)
+           int32_t vector_bytes, int32_t entry_offset, int32_t part_bytes)
+
+    `part_bytes` of the vector is the length of a part; without parts nothing is read there.
     """
     code = Assembler(
-        f"edgekit_dot4x{unrolled}_{'int16' if widened else 'int8'}",
-        "One vector by all output channels, four at a time.\n"
-        "(vector, stream, output, channels, vector_bytes, entry_offset)",
+        f"edgekit_dot4x{unrolled}_{'int16' if widened else 'int8'}{_SUFFIX[form]}"
+        f"{'_parts' if in_parts else ''}",
+        f"One vector by all output channels, four at a time{FORM_NOTE[form]}.\n"
+        "(vector, stream, output, channels, vector_bytes, entry_offset, part_bytes)",
     )
     registers = code.registers("vector stream a b c d w0 w1 w2 w3 x0 x1 limit entry")
     vector, stream, a, b, c, d, w0, w1, w2, w3, x0, x1, limit, entry = registers
-    at_vector, at_output, at_end = 16, 20, 24
-    frame = 32
+    at_vector, at_output, at_end, at_last, at_totals = 16, 20, 24, 28, 32
+    frame = 40 if in_parts else 32
     top, end, four = code.new_label("step"), code.new_label("end"), code.new_label("four")
+    part, done = code.new_label("part"), code.new_label("done")
 
     output, channels = code.rename(a, "output"), code.rename(b, "channels")
     arguments = code.enter(frame)
@@ -64,6 +115,8 @@ def dot_products(*, widened: bool, unrolled: int = STEPS) -> Assembler:
     code.str_(channels, SP, at_end)
     code.ldr(limit, SP, arguments)
     code.add(limit, vector, limit)
+    if in_parts:
+        code.str_(limit, SP, at_last)
     code.ldr(w0, SP, arguments + 4)
     code.address_of(entry, end)
     code.sub(entry, entry, w0)
@@ -76,6 +129,11 @@ def dot_products(*, widened: bool, unrolled: int = STEPS) -> Assembler:
 
     code.label(four)
     code.ldm(SP, (a, b, c, d), forward=False)
+    if in_parts:
+        code.strd(a, c, SP, at_totals)
+        code.ldr(limit, SP, arguments + 8)
+        code.add(limit, vector, limit)
+        code.label(part)
     code.jump(entry)
     code.align()
     code.label(top)
@@ -94,6 +152,21 @@ def dot_products(*, widened: bool, unrolled: int = STEPS) -> Assembler:
     code.label(end)
     code.cmp(vector, limit)
     code.branch(top, "ne")
+    if in_parts:
+        code.ldrd(w0, w1, SP, at_totals)
+        for total, both, low in ((w0, a, b), (w1, c, d)):
+            code.sub(both, both, low)
+            code.add(total, total, both, asr=8)
+            code.mov(both, low)
+        code.strd(w0, w1, SP, at_totals)
+        code.ldr(w2, SP, at_last)
+        code.cmp(vector, w2)
+        code.branch(done, "eq")
+        code.ldr(w3, SP, arguments + 8)
+        code.add(limit, limit, w3)
+        code.branch(part)
+        code.label(done)
+        code.ldrd(a, c, SP, at_totals)
 
     names = ("bias", "multiplier", "constant", "exponent")
     bias, multiplier, constant, exponent = (
@@ -101,12 +174,15 @@ def dot_products(*, widened: bool, unrolled: int = STEPS) -> Assembler:
     )
     for both, low in ((a, b), (c, d)):
         code.ldm(stream, (bias, multiplier, constant, exponent))
-        code.sub(both, both, low)
-        code.add(both, bias, both, asr=7)
-        emit_single_rounding(code, (both,), multiplier, constant, exponent)
+        if in_parts:
+            code.add(both, bias, both, lsl=1)
+        else:
+            code.sub(both, both, low)
+            code.add(both, bias, both, asr=7)
+        emit_requantize(code, (both,), multiplier, constant, exponent, x0, form)
         code.ldm(stream, (bias, multiplier, constant, exponent))
         code.add(low, bias, low, lsl=1)
-        emit_single_rounding(code, (low,), multiplier, constant, exponent)
+        emit_requantize(code, (low,), multiplier, constant, exponent, x0, form)
     output, last = code.rename(w0, "output"), code.rename(w1, "last")
     code.ldrd(vector, output, SP, at_vector)
     code.ldr(last, SP, at_end)

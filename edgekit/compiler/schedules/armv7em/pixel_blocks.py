@@ -28,6 +28,7 @@ from edgekit.compiler.schedules.armv7em.requantize import (
 
 __all__ = [
     "FEW_STEPS",
+    "LARGEST_SUM",
     "PIXELS",
     "STEPS",
     "Pixels",
@@ -45,6 +46,9 @@ STEPS = 16
 
 FEW_STEPS = 4
 """The same where code is to be small."""
+
+LARGEST_SUM = 65536
+"""256 times a sum of inputs, up to 128, by weights whose magnitudes add up to less than this fits 32 bits."""
 
 K_ORDER = (0, 2, 1, 3)
 """Order in which `sxtb16` takes four bytes apart: 0 and 2, then 1 and 3."""
@@ -79,7 +83,7 @@ def pack_channel_pairs(weights: NDArray[np.int8], parameters: ChannelParameters)
         return None
     first, second = weights[0::2].astype(np.int64), weights[1::2].astype(np.int64)
     halfwords = 256 * first + second
-    if np.abs(first).sum(axis=1).max() >= 65536 or halfwords.min() < -32768:
+    if np.abs(first).sum(axis=1).max() >= LARGEST_SUM or halfwords.min() < -32768:
         return None
     ordered = halfwords.reshape(channels // 2, k // 4, 4)[:, :, K_ORDER].astype("<i2")
     rows = parameters.rows().reshape(channels // 2, 8).astype("<i4")
