@@ -17,13 +17,16 @@ from edgekit.search.problem import Candidate, Group, Limits, Measure, Measured, 
 
 __all__ = ["NetAdapt"]
 
+HALVINGS = 4
+"""How often a step asks for half as much when no group can save it, before it takes all that there is."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetAdapt:
     """The strategy with its settings.
 
     Each step must save `reduction` of the start's cost, a share that is multiplied by `decay` after every
-    step. A step whose proposals save less than that because groups have run out takes what there is.
+    step. A step in which no group can save that much asks for half of it, and so on.
     """
 
     reduction: float = 0.08
@@ -67,25 +70,33 @@ def _proposals(
     """One candidate a group: the most channels that save `wanted`, or reach the budget if that is nearer.
 
     A saving is a share of the predicted cost, so that it does not matter by which factor predictions are off,
-    or in which unit they are. Where no group can save so much, each offers all that it can.
+    or in which unit they are. Where no group can save so much, half of it is asked for, and so on: proposals
+    that save alike are compared. Among unequal ones a group that saves nothing would win by losing nothing.
     """
     now = problem.predict(best.candidate).cost
     if limits.cost is not None:
         wanted = min(wanted, max(measured.cost - limits.cost, 0.0) or wanted)
-    target = now * (1.0 - wanted / measured.cost)
-    enough, short = [], []
-    for group in problem.groups:
-        counts = range(best.candidate.count(group.name) - group.unit, 0, -group.unit)
-        if not counts:
-            continue
-        saved = _first_that_saves(problem, best, group, counts, target)
-        if saved is not None:
-            enough.append((group.name, saved))
-        else:
-            short.append(
-                (group.name, best.candidate.with_channels(group.name, group.unit, best.candidate.key))
-            )
-    return enough or short
+    for _ in range(HALVINGS + 1):
+        target = now * (1.0 - wanted / measured.cost)
+        enough = [
+            (group.name, saved)
+            for group in problem.groups
+            if (counts := _counts(best, group))
+            and (saved := _first_that_saves(problem, best, group, counts, target)) is not None
+        ]
+        if enough:
+            return enough
+        wanted /= 2
+    return [
+        (group.name, best.candidate.with_channels(group.name, group.unit, best.candidate.key))
+        for group in problem.groups
+        if _counts(best, group)
+    ]
+
+
+def _counts(best: Trial, group: Group) -> range:
+    """Counts that the group could still be pruned to, the largest first."""
+    return range(best.candidate.count(group.name) - group.unit, 0, -group.unit)
 
 
 def _first_that_saves(

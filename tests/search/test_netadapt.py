@@ -87,6 +87,23 @@ def test_when_the_cheap_group_is_empty_the_dear_one_pays() -> None:
     assert costs == sorted(costs, reverse=True)
 
 
+def test_a_group_that_saves_next_to_nothing_does_not_win_by_losing_nothing() -> None:
+    """No group can save half of the cost at once; each is asked for what one of them can."""
+    trials, outcome = run(Toy(), Limits(cost=500.0), reduction=0.5)
+    assert outcome.met
+    first = [trial.group for trial in trials if trial.step == 1 and trial.role == "proposal"]
+    assert first == ["cheap", "dear"]
+    assert dict(outcome.best.candidate.channels)["dear"] == 32
+    small = Toy(
+        groups=(Group("cheap", 32, 4), Group("dear", 32, 4), Group("tiny", 32, 4)),
+        cost_of={"cheap": 10.0, "dear": 10.0, "tiny": 0.01},
+        worth={"cheap": 0.0001, "dear": 0.01, "tiny": 0.0},
+    )
+    trials, _ = run(small, Limits(cost=300.0), reduction=0.5)
+    assert next(trial.group for trial in trials if trial.role == "chosen") == "cheap"
+    assert all(trial.group != "tiny" for trial in trials)
+
+
 def test_each_step_saves_its_share() -> None:
     trials, _ = run(Toy(), Limits(cost=300.0), reduction=0.1, decay=1.0)
     costs = [trial.measured.cost for trial in trials if trial.measured is not None]
