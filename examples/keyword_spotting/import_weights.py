@@ -88,13 +88,16 @@ def main() -> int:
     model: Path = arguments.model or data_folder() / MODEL_FILE
     if not model.is_file():
         parser.error(f"{model} does not exist; README.md says where it comes from")
+    try:
+        rows = read_rows(data_folder())
+    except FileNotFoundError as error:
+        parser.error(str(error))
     state = network_weights(parse_tflite(model.read_bytes()))
     network = build().eval()
     network.load_state_dict(dict(state))
     atomic_write(arguments.output, save(dict(state)))
     print(f"{arguments.output}: {sum(one.numel() for one in state.values()):,} parameters")
 
-    rows = read_rows(data_folder())
     answers = classes(network, rows.x)
     stored = predictions(load_model(model), rows.x.reshape(-1, 49, 10, 1))
     same = float(np.mean(answers == stored))

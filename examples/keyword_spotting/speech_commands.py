@@ -172,7 +172,11 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where the tst_*.bin are")
     arguments = parser.parse_args()
     path = data_folder() / ROWS_FILE
-    print(f"{path}: {pack(arguments.folder, path)} rows")
+    try:
+        count = pack(arguments.folder, path)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    print(f"{path}: {count} rows")
     return 0
 
 
