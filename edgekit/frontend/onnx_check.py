@@ -21,7 +21,7 @@ from edgekit.artifacts import Place
 from edgekit.errors import ModelError, UnsupportedError
 from edgekit.frontend.onnx_floats import reals_as_float32
 from edgekit.frontend.onnx_fold import foldable_nodes
-from edgekit.frontend.onnx_graph import nested_graphs
+from edgekit.frontend.onnx_graph import nested_graphs, sort_nodes
 from edgekit.frontend.onnx_infer import MAX_RANK, first_line, wrong
 from edgekit.frontend.onnx_names import importable
 from edgekit.frontend.onnx_places import SourceNode, source_nodes
@@ -379,6 +379,7 @@ def check_onnx(source: Source, shapes: Mapping[str, tuple[int, ...]] | None) -> 
     if len(set(outputs)) != len(outputs) or not set(outputs) <= produced:
         raise wrong("an output is listed twice, or no operator computes it")
     nodes = source_nodes(model.graph)
+    sort_nodes(model.graph)
     model = _in_later_opset(model)
     model, origins = rewrite_integer_operators(model)
     opset = _default_opset(model)

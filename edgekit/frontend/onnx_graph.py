@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
-__all__ = ["GraphWriter", "attribute", "constants_of", "nested_graphs", "rename", "shapes_of"]
+__all__ = ["GraphWriter", "attribute", "constants_of", "nested_graphs", "rename", "shapes_of", "sort_nodes"]
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:
@@ -40,6 +41,45 @@ def constants_of(graph: GraphProto) -> dict[str, TensorProto]:
             if isinstance(value, TensorProto):
                 found[node.output[0]] = value
     return found
+
+
+def sort_nodes(graph: GraphProto) -> None:
+    """Put each node behind those whose results it reads, where a file has them in another order.
+
+    ONNX Runtime takes such files, and its converter to float16 writes them. Nodes on a cycle stay behind.
+    """
+    produced = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    waits = [{produced[name] for name in _reads(node) if name in produced} for node in graph.node]
+    if all(before < index for index, others in enumerate(waits) for before in others):
+        return
+    readers: dict[int, list[int]] = {}
+    for index, others in enumerate(waits):
+        for before in others:
+            readers.setdefault(before, []).append(index)
+    missing = [len(others) for others in waits]
+    ready = [index for index, count in enumerate(missing) if count == 0]
+    order: list[int] = []
+    while ready:
+        done = heapq.heappop(ready)
+        order.append(done)
+        for index in readers.get(done, ()):
+            missing[index] -= 1
+            if missing[index] == 0:
+                heapq.heappush(ready, index)
+    placed = set(order)
+    order += [index for index in range(len(waits)) if index not in placed]
+    nodes = [graph.node[index] for index in order]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _reads(node: NodeProto) -> Iterator[str]:
+    """What a node reads, its nested graphs included."""
+    yield from node.input
+    for item in node.attribute:
+        for inner in [item.g] if item.type == AttributeProto.GRAPH else list(item.graphs):
+            for nested in inner.node:
+                yield from _reads(nested)
 
 
 def rename(node: NodeProto, names: Callable[[str], str]) -> NodeProto:

@@ -76,6 +76,8 @@ CASES = [
     case("ReduceMax", "x", axes=[2, 3], keepdims=1), case("ReduceProd", "p", axes=[1]),
     case("ArgMax", "x", axis=1, dtypes=["int64"]),
     case("CumSum", "p", np.array(1, np.int64)),
+    case("TopK", "p", np.array([3], np.int64), axis=1, dtypes=["float32", "int64"]),
+    case("TopK", "x", np.array([2], np.int64), axis=2, largest=0, dtypes=["float32", "int64"]),
     case("Split", "p", np.array([3, 7], np.int64), axis=1, dtypes=["float32", "float32"]),
     case("Gather", "xi", axis=1), case("Gather", "p", np.array([-1, 0], np.int64), axis=1),
     case("Greater", "x", np.float32(0.2), dtypes=["bool"]),

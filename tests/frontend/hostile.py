@@ -304,16 +304,9 @@ def _same_output(model: onnx.ModelProto) -> None:
     _node("MaxPool")(model).output[0] = _node("Conv")(model).output[0]
 
 
-def _reversed(model: onnx.ModelProto) -> None:
-    nodes = list(model.graph.node)[::-1]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-
-
 ONNX_CHANGES: dict[str, Callable[[onnx.ModelProto], None]] = {
     "cycle": _rewire("Conv", "y"),
     "unknown-tensor": _rewire("Conv", "nowhere"),
-    "reversed": _reversed,
     "written-twice": _same_output,
     "no-nodes": lambda m: m.graph.ClearField("node"),
     "no-graph": lambda m: m.ClearField("graph"),

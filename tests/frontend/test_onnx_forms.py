@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from edgekit.artifacts import ImportOptions
-from edgekit.errors import UnsupportedError
+from edgekit.errors import ModelError, UnsupportedError
 from edgekit.frontend import load_model
 from edgekit.frontend.onnx_names import CONVERTED
 from edgekit.frontend.onnx_operators import CONVERTERS
@@ -356,3 +356,49 @@ def test_other_widths_of_reals_are_float32(tmp_path: Path) -> None:
     x = RNG.standard_normal((2, 4)).astype(np.float32)
     (found,) = run_on_host(model, [x])
     np.testing.assert_allclose(found, x @ weights.astype(np.float32), rtol=1e-5, atol=1e-6)
+
+
+def test_nodes_may_stand_in_any_order(tmp_path: Path) -> None:
+    """ONNX Runtime takes them so; what a nested graph reads counts, too."""
+    taken = helper.make_graph(
+        [helper.make_node("Neg", ["late"], ["negative"])],
+        "then",
+        [],
+        [helper.make_tensor_value_info("negative", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("Add", ["chosen", "sum"], ["y"]),
+        helper.make_node("If", ["yes"], ["chosen"], then_branch=taken, else_branch=taken),
+        helper.make_node("Exp", ["sum"], ["late"]),
+        helper.make_node("Add", ["x", "one"], ["sum"]),
+    ]
+    constants = {"yes": np.array(True), "one": np.array([1.0], np.float32)}
+    model = _graph(nodes, {"x": (2, 3)}, ["y"], constants)
+    x = RNG.standard_normal((2, 3)).astype(np.float32)
+    (found,) = run_on_host(load_model(_save(tmp_path, model), FLOAT), [x])
+    np.testing.assert_allclose(found, x + 1 - np.exp(x + 1), rtol=1e-5)
+    looped = _graph(
+        [*nodes[:3], helper.make_node("Add", ["y", "one"], ["sum"])], {"x": (2, 3)}, ["y"], constants
+    )
+    with pytest.raises(ModelError, match="sorted"):
+        load_model(_save(tmp_path, looped), FLOAT)
+
+
+def test_what_the_quantiser_cannot_take_is_written_out(tmp_path: Path) -> None:
+    """Automatic padding of a dilated convolution, odd kernels and strides; factors of several axes."""
+    b = OnnxBuilder(np.random.default_rng(3))
+    x = b.input("x", (1, 3, 9, 8))
+    upper = b.conv(x, 3, 4, 2, auto_pad="SAME_UPPER", dilations=[3, 2], strides=[1, 1])
+    lower = b.conv(x, 3, 4, 2, auto_pad="SAME_LOWER", dilations=[3, 1], strides=[1, 1])
+    shape = (4, 9, 8)
+    normal = b.node("LayerNormalization", [upper, b.weights(*shape), b.weights(*shape)], axis=1)
+    for name in (b.node("Relu", [upper]), b.node("Relu", [lower]), normal):
+        b.output(name)
+    model = b.build()
+    rows = np.random.default_rng(4).standard_normal((16, 3, 9, 8)).astype(np.float32)
+    float_model = load_model(_save(tmp_path, model), FLOAT)
+    found = run_on_host(load_model(_save(tmp_path, model), calibration=[rows]), [rows[:1]])
+    assert [value.dtype.name for value in found] == ["float32"] * 3
+    for ours, reals in zip(found, run_on_host(float_model, [rows[:1]]), strict=True):
+        noise = np.sum((ours - reals) ** 2) / np.sum(reals**2)
+        assert noise < 10**-2.5, noise

@@ -102,6 +102,19 @@ def _cumulative(node: Node) -> relax.Expr:
     return op.flip(value, axis) if reverse else value
 
 
+def _top_k(node: Node) -> list[relax.Expr]:
+    """The largest or smallest values and where they are, in order whether or not `sorted` asks for it."""
+    axis = node.axis(node.integer("axis", -1), node.rank(0))
+    count = node.constant(1, "number of values")
+    if count is None or count.size != 1 or not 1 <= int(count.reshape(-1)[0]) <= node.shape(0)[axis]:
+        raise node.wrong("asks for no values, or for more than there are")
+    largest = bool(node.integer("largest", 1))
+    found = node.emit(
+        op.topk(node.input(0), int(count.reshape(-1)[0]), axis=axis, largest=largest, dtype="int64")
+    )
+    return [relax.TupleGetItem(found, 0), relax.TupleGetItem(found, 1)]
+
+
 def _softmax(function: Callable[..., relax.Expr]) -> Converter:
     def convert(node: Node) -> relax.Expr:
         rank, shape = node.rank(0), node.shape(0)
@@ -274,4 +287,5 @@ REDUCTIONS: Mapping[str, Converter] = {
     "ReduceSum": _reduce(op.sum, since=13),
     "ReduceSumSquare": _reduce(op.sum, before=_square),
     "Softmax": _softmax(op.nn.softmax),
+    "TopK": _top_k,
 }
