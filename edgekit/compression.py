@@ -24,6 +24,7 @@ from edgekit.errors import ModelError, UsageError
 from edgekit.fsutil import atomic_write
 from edgekit.progress import Progress, Step, StepAdvanced, StepFinished, StepStarted, silent, step
 from edgekit.text import file_name, printable
+from edgekit.training_data import check_classes, rows_as_input
 
 if TYPE_CHECKING:
     import torch
@@ -91,16 +92,19 @@ def compress(
     from edgekit.compress.recipe import load_recipe
 
     steps = load_recipe(Path(recipe))
+    with step(progress, Step.IMPORT, _shown(model)) as running:
+        source = open_torch(model, options, folder)
+        running.outcome = f"{sum(one.numel() for one in source.module.parameters()):,} parameters"
     with step(progress, Step.DATA, printable(str(data))) as running:
-        rows, split = training_rows(read_data(data, folder=folder), seed)
+        data_set = rows_as_input(read_data(data, folder=folder), source.example[0])
+        rows, split = training_rows(data_set, seed)
+        if steps.learns or rows.train.y is not None:
+            check_classes(source.module, source.example, data_set)
+        check_recipe(source.module, steps, source.example, rows)
         running.outcome = (
             f"{len(rows.train)} rows to train on, {len(rows.validation)} to select by, "
             f"{len(rows.calibration)} to calibrate with"
         )
-    with step(progress, Step.IMPORT, _shown(model)) as running:
-        source = open_torch(model, options, folder)
-        check_recipe(source.module, steps, source.example, rows)
-        running.outcome = f"{sum(one.numel() for one in source.module.parameters()):,} parameters"
     name = options.name or source.name
     target = Path(directory) if directory is not None else Path("build") / f"{file_name(name)}-compressed"
     work = _work_folder(target, steps, source, split)

@@ -24,7 +24,7 @@ from torch import nn
 from edgekit.compress.channels import (
     ChannelPruning,
     channel_groups,
-    check_groups,
+    check_pruning,
     plan_channels,
     remove_channels,
 )
@@ -120,16 +120,17 @@ def check_recipe(module: nn.Module, recipe: Recipe, example: Sequence[torch.Tens
     """Refuse what can't work before anything is trained.
 
     Raises:
-        UsageError: a group that the module has not, labels that the rows have not, or nothing to prune.
+        UsageError: a group that the module has not, labels that the rows have not, nothing to prune, or an
+            importance that the module has not.
         ModelError: the module's channels can't be traced.
     """
     for number, method in enumerate(recipe.steps, start=1):
         where = f"step {number} of the recipe"
         if isinstance(method, ChannelPruning):
-            groups = channel_groups(module, example)
-            if not groups:
-                raise UsageError(f"{where}: the module has no channels that could be removed")
-            check_groups(method, groups)
+            try:
+                check_pruning(module, method, example)
+            except UsageError as error:
+                raise UsageError(f"{where}: {error.message}", hint=error.hint) from error
         elif isinstance(method, MagnitudePruning):
             magnitude_masks(module, method.sparsity, method.scope)
         training = _training_of(method)

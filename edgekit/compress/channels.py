@@ -34,6 +34,7 @@ __all__ = [
     "channel_groups",
     "channel_importance",
     "check_groups",
+    "check_pruning",
     "kept_channels",
     "least_important",
     "plan_channels",
@@ -147,7 +148,7 @@ def channel_importance(
     if values is None:
         raise UsageError(
             f"no layer of the group {printable(group.name)} has what {kind} importance is computed from",
-            hint="choose another importance: l1, l2 or taylor",
+            hint="choose another importance: l1, l2 or taylor; keep_by_group names the groups to prune",
         )
     return np.asarray(values.detach().double().cpu().numpy())
 
@@ -219,13 +220,45 @@ def plan_channels(
     groups = channel_groups(module, example)
     check_groups(config, groups)
     plan = {}
-    for group in groups:
-        share = config.keep_by_group.get(group.name, 1.0 if config.keep_by_group else config.keep)
-        keep = kept_channels(group, share, config.multiple_of)
-        if keep < group.channels:
-            values = channel_importance(module, group, config.importance, example)
-            plan[group.name] = least_important(values, group, keep)
+    for group, keep in _losing(config, groups):
+        values = channel_importance(module, group, config.importance, example)
+        plan[group.name] = least_important(values, group, keep)
     return plan
+
+
+def check_pruning(module: nn.Module, config: ChannelPruning, example: Sequence[torch.Tensor]) -> None:
+    """Refuse what can't be removed from a module, without gradients.
+
+    Raises:
+        UsageError: there are no channels to remove, `keep_by_group` names something that is no group, no
+            group would lose a channel although it should, or one that does has no batch normalisation for
+            `bn_scale`.
+    """
+    groups = channel_groups(module, example)
+    if not groups:
+        raise UsageError("the module has no channels that could be removed")
+    check_groups(config, groups)
+    losing = _losing(config, groups)
+    if not losing and min(_share(config, group) for group in groups) < 1.0:
+        counts = ", ".join(f"{printable(group.name)} {group.channels}" for group in groups[:8])
+        raise UsageError(
+            f"no group would lose a channel: counts are rounded to multiples of {config.multiple_of}, and "
+            f"the groups have {counts}{', …' if len(groups) > 8 else ''}",
+            hint="set a smaller keep, or multiple_of = 1",
+        )
+    if config.importance == "bn_scale":
+        for group, _ in losing:
+            channel_importance(module, group, "bn_scale", example)
+
+
+def _losing(config: ChannelPruning, groups: Sequence[ChannelGroup]) -> list[tuple[ChannelGroup, int]]:
+    """The groups that lose channels, and how many they keep."""
+    kept = [(group, kept_channels(group, _share(config, group), config.multiple_of)) for group in groups]
+    return [(group, keep) for group, keep in kept if keep < group.channels]
+
+
+def _share(config: ChannelPruning, group: ChannelGroup) -> float:
+    return config.keep_by_group.get(group.name, 1.0 if config.keep_by_group else config.keep)
 
 
 def check_groups(config: ChannelPruning, groups: Sequence[ChannelGroup]) -> None:

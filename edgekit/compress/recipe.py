@@ -90,10 +90,14 @@ class Recipe:
     """As it was written; what a compressed model's folder keeps."""
 
     @property
-    def needs_teacher(self) -> bool:
-        """Whether a step distils from the uncompressed model."""
-        trainings = [one.training for one in self.steps if isinstance(one, (FineTuning, Quantization))]
-        return any(training.loss != "labels" for training in trainings)
+    def learns(self) -> bool:
+        """Whether a step takes gradients: of a training, or to rank channels."""
+        return any(
+            isinstance(one, FineTuning)
+            or (isinstance(one, Quantization) and one.method == "qat")
+            or (isinstance(one, ChannelPruning) and one.importance == "taylor")
+            for one in self.steps
+        )
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -38,6 +38,7 @@ from edgekit.search.store import LatencyTable, SearchStore
 from edgekit.stages import STAGES, Stages
 from edgekit.target import Target, load_target
 from edgekit.text import file_name, printable
+from edgekit.training_data import check_classes, rows_as_input
 
 if TYPE_CHECKING:
     from edgekit.compress.apply import Rows
@@ -93,7 +94,7 @@ def optimize(
         BudgetError: not even the smallest network meets the budget, or the start could not be measured
             within `max_flashes`.
         DeviceError: the board is gone and did not come back.
-        ModelError: the model has nothing to train, or channels that can't be removed.
+        ModelError: the model has nothing to train, answers no classes, or its channels can't be removed.
         UsageError: no limit is given, the data don't fit, or the folder is another search's.
     """
     resolved = target if isinstance(target, Target) else load_target(str(target))
@@ -110,7 +111,8 @@ def optimize(
                 "no data to train on are named",
                 hint="give --data FILE.npz with x and y, or x_train, y_train, x_val, y_val, x_test, y_test",
             )
-        data_set = read_data(data, folder=folder)
+        data_set = rows_as_input(read_data(data, folder=folder), source.example[0])
+        check_classes(source.module, source.example, data_set)
         rows, split = training_rows(data_set, settings.seed)
         running.outcome = f"{len(rows.train)} rows to train on, {len(rows.validation)} to select by"
     # Not before: it brings torch.

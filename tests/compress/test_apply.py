@@ -117,6 +117,14 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(tmp_path: Path) 
     with pytest.raises(UsageError, match=r"\"2\""):
         _apply(tmp_path, "schema=1\n[[step]]\nkind='channels'\nkeep_by_group={'22'=0.5}")
     assert not list(tmp_path.iterdir())
+    for step, says in (
+        ("keep=0.9\nmultiple_of=8", "step 1 .*no group would lose a channel.*multiples of 8"),
+        ("importance='bn_scale'", "step 1 .*no layer of the group 0 has what bn_scale"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            check_recipe(
+                classifier(), parse_recipe(f"schema=1\n[[step]]\nkind='channels'\n{step}"), EXAMPLE, ROWS
+            )
 
 
 def test_the_folder_is_the_model_and_names_no_machine(tmp_path: Path) -> None:

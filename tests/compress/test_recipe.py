@@ -46,7 +46,8 @@ def test_steps_in_order_with_the_common_training(tmp_path: Path) -> None:
         FineTuning(training=Training(epochs=4, learning_rate=2e-3, loss="both")),
         Quantization(method="qat", training=Training(epochs=2, learning_rate=2e-3)),
     )
-    assert recipe.needs_teacher
+    assert recipe.learns
+    assert not parse_recipe("schema=1\n[[step]]\nkind='channels'\n[[step]]\nkind='quantize'").learns
     assert recipe.text == RECIPE
 
 
