@@ -236,8 +236,54 @@ def dense(rng: Rng) -> Network:
     return Case(operator, [activations(rng, (rows, depth))], (rows, channels))
 
 
-def add(rng: Rng) -> Network:
+def _pair_of_shapes(rng: Rng) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Shapes of two operands and of what they broadcast to: equal mostly, else any axes of one."""
     shape = (1, int(rng.integers(1, 6)), int(rng.integers(1, 6)), int(rng.integers(1, 20)))
+    if rng.integers(2):
+        return shape, shape, shape
+    axes = rng.integers(0, 3, 4)
+    first = tuple(1 if axis == 1 else size for axis, size in zip(axes.tolist(), shape, strict=True))
+    second = tuple(1 if axis == 2 else size for axis, size in zip(axes.tolist(), shape, strict=True))
+    return first, second, shape
+
+
+def multiply(rng: Rng) -> Network:
+    first, second, shape = _pair_of_shapes(rng)
+    zero = zero_point(rng)
+    real = 2.0 ** (-float(rng.integers(1, 12)) if rng.integers(4) == 0 else rng.uniform(-24, 1))
+    operator = op.Multiply(
+        (zero_point(rng), zero_point(rng)), op.Rescale(*quantize_multiplier(real)), zero, clamp(rng, zero)
+    )
+    return Case(operator, [activations(rng, first), activations(rng, second)], shape)
+
+
+def extremum(rng: Rng) -> Network:
+    """Maximum or minimum; operands stored as the output is, or not."""
+    first, second, shape = _pair_of_shapes(rng)
+    zero = zero_point(rng)
+    rescales = tuple(_rescale(rng) if rng.integers(3) == 0 else None for _ in range(2))
+    kind = op.Maximum if rng.integers(2) else op.Minimum
+    zeros = (zero_point(rng), zero_point(rng))
+    operator = kind(zeros, rescales, zero, clamp(rng, zero))  # type: ignore[arg-type]
+    return Case(operator, [activations(rng, first), activations(rng, second)], shape)
+
+
+def requantize(rng: Rng) -> Network:
+    shape = (1, int(rng.integers(1, 40)))
+    zero = zero_point(rng)
+    rescale = _rescale(rng) if rng.integers(3) else None
+    source_zero = zero if rng.integers(3) == 0 else zero_point(rng)
+    operator = op.Requantize(source_zero, zero, rescale, clamp(rng, zero))
+    return Case(operator, [activations(rng, shape)], shape)
+
+
+def _rescale(rng: Rng) -> op.Rescale:
+    real = 2.0 ** (float(rng.integers(-4, 4)) if rng.integers(4) == 0 else rng.uniform(-12, 8))
+    return op.Rescale(*quantize_multiplier(real))
+
+
+def add(rng: Rng) -> Network:
+    first_shape, second_shape, shape = _pair_of_shapes(rng)
     first, second = 2.0 ** rng.uniform(-7, -1, 2)
     if rng.integers(4) == 0:
         first, second = 2.0**-4, 2.0 ** -float(rng.integers(2, 7))
@@ -255,7 +301,7 @@ def add(rng: Rng) -> Network:
         output_rescale=op.Rescale(*quantize_multiplier(double / (2**20 * out))),
         clamp=clamp(rng, zero),
     )
-    return Case(operator, [activations(rng, shape), activations(rng, shape)], shape)
+    return Case(operator, [activations(rng, first_shape), activations(rng, second_shape)], shape)
 
 
 def lookup(rng: Rng) -> Network:
@@ -327,6 +373,9 @@ OPERATORS: Mapping[str, Callable[[Rng], Network]] = {
         depthwise,
         dense,
         add,
+        multiply,
+        extremum,
+        requantize,
         lookup,
         average_pool,
         max_pool,

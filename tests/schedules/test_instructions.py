@@ -12,12 +12,14 @@ import pytest
 from tvm import tirx
 
 from edgekit.compiler.codegen.routines import embed_routines
+from edgekit.compiler.schedules.armv7em.byte_map import scale_linear
 from edgekit.compiler.schedules.armv7em.dot_products import dot_products, widen
 from edgekit.compiler.schedules.armv7em.gather import Tail, gather_bytes, gather_words
 from edgekit.compiler.schedules.armv7em.instructions import SP, Assembler
-from edgekit.compiler.schedules.armv7em.linear_sum import add_linear
+from edgekit.compiler.schedules.armv7em.linear_sum import add_linear, add_linear_scalar
 from edgekit.compiler.schedules.armv7em.lookup import look_up
 from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, fill_bytes
+from edgekit.compiler.schedules.armv7em.pair_routines import extremum, multiply
 from edgekit.compiler.schedules.armv7em.pixel_blocks import PIXELS, pixel_block
 from edgekit.compiler.schedules.armv7em.plane_rows import convolve_rows
 from edgekit.compiler.schedules.armv7em.planes import Planes, split_rows
@@ -33,7 +35,11 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def routines() -> list[Assembler]:
     """Each generator with each of its options; of shapes, some at the edges of offsets."""
-    found = [copy_bytes(), fill_bytes(), clamp_bytes(), look_up(), widen(), add_linear(20)]
+    found = [copy_bytes(), fill_bytes(), clamp_bytes(), look_up(), widen()]
+    found += [add_linear(20), add_linear_scalar(20), scale_linear(20)]
+    for scalar in (False, True):
+        found += [multiply(form, scalar=scalar) for form in FORM_SUFFIX]
+        found += [extremum(larger=larger, scalar=scalar) for larger in (False, True)]
     for widened in (False, True):
         found += [dot_products(widened=widened, unrolled=n) for n in (4, 16)]
         found += [dot_products(widened=widened, form=form, in_parts=True) for form in FORM_SUFFIX]

@@ -161,6 +161,14 @@ class Assembler(Listing):
         """to = plus + (a's half) · (b's half)."""
         self._emit(f"smla{half_a}{half_b}", f"{to}, {a}, {b}, {plus}", to, a, b, plus)
 
+    def smul(self, half_a: Half, half_b: Half, to: Register, a: Register, b: Register) -> None:
+        """to = (a's half) · (b's half)."""
+        self._emit(f"smul{half_a}{half_b}", f"{to}, {a}, {b}", to, a, b)
+
+    def sadd16(self, to: Register, left: Register, right: Register) -> None:
+        """Sums of both halves."""
+        self._emit("sadd16", f"{to}, {left}, {right}", to, left, right)
+
     def mla(self, to: Register, a: Register, b: Register, plus: Register) -> None:
         self._emit("mla", f"{to}, {a}, {b}, {plus}", to, a, b, plus)
 

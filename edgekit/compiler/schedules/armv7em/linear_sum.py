@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgekit.compiler import operators as op
 from edgekit.compiler.schedules.armv7em.instructions import SP, Assembler
 
-__all__ = ["LinearSum", "add_linear", "linear_sum"]
+__all__ = ["LinearSum", "add_linear", "add_linear_scalar", "double_rounding", "linear_sum"]
 
 LEFT_SHIFT = 20
 """TFLite's head room for the two operands (docs/arithmetic.md, ADD)."""
@@ -101,7 +101,7 @@ def _real(rescale: op.Rescale) -> float:
     return rescale.multiplier / 2.0**31 * 2.0**rescale.shift
 
 
-def _double(values: NDArray[np.int64], rescale: op.Rescale) -> NDArray[np.int64]:
+def double_rounding(values: NDArray[np.int64], rescale: op.Rescale) -> NDArray[np.int64]:
     """TFLite's MultiplyByQuantizedMultiplier with two roundings."""
     shifted = values << max(rescale.shift, 0)
     high = (shifted * rescale.multiplier + (1 << 30)) >> 31
@@ -113,11 +113,11 @@ def _double(values: NDArray[np.int64], rescale: op.Rescale) -> NDArray[np.int64]
 def _exact(operator: op.Add | op.Subtract) -> NDArray[np.int64]:
     """The outputs of all pairs of inputs, (256, 256)."""
     first, second = (
-        _double((_VALUES - zero_point) << LEFT_SHIFT, rescale)
+        double_rounding((_VALUES - zero_point) << LEFT_SHIFT, rescale)
         for zero_point, rescale in zip(operator.zero_points, operator.rescales, strict=True)
     )
     total = first[:, None] + (-1 if isinstance(operator, op.Subtract) else 1) * second[None, :]
-    result = _double(total, operator.output_rescale) + operator.output_zero_point
+    result = double_rounding(total, operator.output_rescale) + operator.output_zero_point
     return np.clip(result, operator.clamp.low, operator.clamp.high)
 
 
@@ -166,6 +166,50 @@ def add_linear(shift: int) -> Assembler:
     code.ldrsb(bs[0], b, post=1)
     code.mla(ys[0], ys[0], first, constant)
     code.mla(ys[0], bs[0], second, ys[0])
+    code.ssat(ys[0], 8, ys[0], asr=shift)
+    code.strb(ys[0], output, post=1)
+    code.subs(count, count, 1)
+    code.branch(one, "ne")
+    code.label(done)
+    code.leave()
+    return code
+
+
+def add_linear_scalar(shift: int) -> Assembler:
+    """The same where b is one byte for all. The output may be where a is."""
+    code = Assembler(
+        f"edgekit_add_linear_{shift}_scalar",
+        "Sums of a tensor and one value.\n(a, b, output, bytes, first, second, constant)",
+    )
+    a, b, output, count, first, second, constant, *ys = code.registers(
+        "a b output bytes first second constant y0 y1 y2 y3"
+    )
+    loop, tail, one, done = (code.new_label(name) for name in ("four", "tail", "one", "done"))
+    arguments = code.enter()
+    code.ldrd(first, second, SP, arguments)
+    code.ldr(constant, SP, arguments + 8)
+    code.ldrsb(b, b)
+    code.mla(constant, b, second, constant)
+    code.subs(count, count, 4)
+    code.branch(tail, "lo")
+    code.label(loop)
+    for y in ys:
+        code.ldrsb(y, a, post=1)
+    for y in ys:
+        code.mla(y, y, first, constant)
+    for y in ys:
+        code.ssat(y, 8, y, asr=shift)
+    code.subs(count, count, 4)
+    for offset, y in enumerate(ys[1:], start=1):
+        code.strb(y, output, offset)
+    code.strb(ys[0], output, post=4)
+    code.branch(loop, "hs")
+    code.label(tail)
+    code.adds(count, count, 4)
+    code.branch(done, "eq")
+    code.label(one)
+    code.ldrsb(ys[0], a, post=1)
+    code.mla(ys[0], ys[0], first, constant)
     code.ssat(ys[0], 8, ys[0], asr=shift)
     code.strb(ys[0], output, post=1)
     code.subs(count, count, 1)
