@@ -190,7 +190,26 @@ def depthwise(rng: Rng) -> Network:
     if rng.integers(5) == 0:
         width = int(rng.integers(30, 70))
         rows, columns = window.output_size(height, width)
-    values = weights(rng, (channels, *kernel))
+    return _depthwise(rng, window, channels, (height, width), (rows, columns))
+
+
+def small_depthwise(rng: Rng) -> Network:
+    """3x3 over a few pixels of many channels."""
+    stride = _pick(rng, (1, 2))
+    while True:
+        window, (height, width), out = _window(rng, (3, 3), (stride, stride))
+        if height * width <= 144 and width <= 12:
+            break
+    channels = 4 * int(rng.integers(1, 4095 // (4 * width) + 1))
+    if height * width * channels > 12_000:
+        channels = 8
+    return _depthwise(rng, window, channels, (height, width), out)
+
+
+def _depthwise(
+    rng: Rng, window: op.Window, channels: int, size: tuple[int, int], out: tuple[int, int]
+) -> Network:
+    values = weights(rng, (channels, *window.kernel))
     multipliers, shifts = scales(rng, values)
     zero = zero_point(rng)
     batch = 2 if rng.integers(6) == 0 else 1
@@ -205,9 +224,7 @@ def depthwise(rng: Rng) -> Network:
         clamp=clamp(rng, zero),
         rounding="single" if rng.integers(2) else "double",
     )
-    return Case(
-        operator, [activations(rng, (batch, height, width, channels))], (batch, rows, columns, channels)
-    )
+    return Case(operator, [activations(rng, (batch, *size, channels))], (batch, *out, channels))
 
 
 def dense(rng: Rng) -> Network:
@@ -371,6 +388,7 @@ OPERATORS: Mapping[str, Callable[[Rng], Network]] = {
         single_pixel,
         one_channel,
         depthwise,
+        small_depthwise,
         dense,
         add,
         multiply,

@@ -11,6 +11,7 @@ from edgekit.compiler.schedules.armv7em import (
     convolution,
     dense,
     depthwise,
+    depthwise_plane,
     depthwise_taps,
     elementwise,
     movement,
@@ -35,7 +36,12 @@ def _depthwise(program: Program, step: Step, request: Request) -> tuple[Variant,
     operator = step.operator
     if isinstance(operator, op.DepthwiseConv2D) and program.tensors[step.inputs[0]].shape[3] == 1:
         return _convolution(program, replace(step, operator=convolution.of_one_channel(operator)), request)
-    return (*depthwise.variants(program, step, request), *depthwise_taps.variants(program, step, request))
+    whole = depthwise_plane.variants(program, step, request)
+    banded = depthwise.variants(program, step, request)
+    taps = depthwise_taps.variants(program, step, request)
+    if depthwise_plane.is_small(step, program):
+        return (*whole, *banded, *taps)
+    return (*banded, *whole, *taps)
 
 
 VARIANTS: Mapping[type[op.Operator], _Variants] = {

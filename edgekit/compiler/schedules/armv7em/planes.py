@@ -27,6 +27,7 @@ __all__ = [
     "FARTHEST_LEFT",
     "FARTHEST_PAIR",
     "Planes",
+    "Present",
     "pack_channels",
     "split_rows",
 ]
