@@ -171,7 +171,8 @@ def remove_channels(
     """Remove output channels of the group named `group` from the module, in place.
 
     Raises:
-        UsageError: no such layer, or no channel would be left.
+        UsageError: no such layer, no channel would be left, or the slices of a grouped convolution would not
+            lose the same channels.
         ModelError: the module can't be traced.
     """
     indices = sorted(set(channels))
@@ -185,6 +186,7 @@ def remove_channels(
     pruning = graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, indices)
     if not graph.check_pruning_group(pruning):
         raise UsageError(f"no channel of {printable(group)} would be left")
+    _check_slices(graph, pruning, group, _names(module))
     pruning.prune()
     for parameter in module.parameters():
         parameter.grad = None
@@ -300,6 +302,33 @@ def _graph(module: nn.Module, example: Sequence[torch.Tensor]) -> torch_pruning.
             f"the channels of this module can't be traced: {type(error).__name__}: {printable(str(error))}",
             hint="channel pruning needs layers of torch.nn joined by tensor operations",
         ) from error
+
+
+def _check_slices(
+    graph: torch_pruning.DependencyGraph, pruning: Any, group: str, names: dict[nn.Module, str]
+) -> None:
+    """Refuse to take other channels from one slice of a grouped convolution than from the next.
+
+    Its weights have one axis for the input channels of all slices: they would meet other channels than those
+    that they were trained with. A concatenation before it, of which one part is pruned, comes to that.
+
+    Raises:
+        UsageError: names the convolution.
+    """
+    for dependency, indices in pruning:
+        layer = dependency.target.module
+        if not isinstance(layer, nn.modules.conv._ConvNd) or layer.groups in (1, layer.in_channels):
+            continue
+        incoming = graph.is_in_channel_pruning_fn(dependency.handler)
+        size = (layer.in_channels if incoming else layer.out_channels) // layer.groups
+        slices: list[set[int]] = [set() for _ in range(layer.groups)]
+        for index in indices:
+            slices[index // size].add(index % size)
+        if any(one != slices[0] for one in slices):
+            raise UsageError(
+                f"channels of {printable(group)} can't be removed: the {layer.groups} groups of "
+                f"{printable(names.get(layer, 'a convolution'))} would lose different ones"
+            )
 
 
 def _describe(graph: torch_pruning.DependencyGraph, group: Any, names: dict[nn.Module, str]) -> ChannelGroup:

@@ -69,6 +69,29 @@ def test_removing_what_is_zero_changes_no_answer(network: Branches) -> None:
         torch.testing.assert_close(network(rows), expected, rtol=1e-5, atol=1e-5)
 
 
+class _Joined(nn.Module):
+    """A grouped convolution behind a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1)
+        self.grouped = nn.Conv2d(16, 8, 3, groups=2)
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        joined = torch.cat([self.left(x), self.right(x)], 1)
+        answer: torch.Tensor = self.head(torch.relu(self.grouped(joined)))
+        return answer
+
+
+def test_slices_that_would_lose_different_channels_keep_them() -> None:
+    """A part of the concatenation is one slice of the convolution: the other slice has to lose as many."""
+    module = _Joined()
+    assert [group.name for group in channel_groups(module, EXAMPLE)] == ["grouped"]
+    with pytest.raises(UsageError, match=r"right can't be removed: the 2 groups of grouped"):
+        remove_channels(module, "right", (0, 4), EXAMPLE)
+
+
 @pytest.mark.parametrize(("kind", "power"), [("l1", 1), ("l2", 2)])
 def test_magnitude_importance_is_the_mean_over_layers_of_the_summed_powers(kind: str, power: int) -> None:
     torch.manual_seed(1)
