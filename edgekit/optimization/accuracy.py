@@ -77,12 +77,18 @@ def paired_drop(before: Answers, after: Answers, y: npt.NDArray[np.int64]) -> Dr
     """Accuracies and their difference on the same rows.
 
     The interval is the normal one of the mean of paired differences (McNemar's setting): rows that both
-    answer alike say nothing about the difference.
+    answer alike say nothing about the difference. Where all are alike it is bounded by how many rows may
+    differ without one of them being seen (Clopper and Pearson, 1934).
     """
     right_before, right_after = before == y, after == y
     differences = right_before.astype(np.float64) - right_after.astype(np.float64)
     mean = float(differences.mean())
-    half = 1.96 * float(differences.std(ddof=1)) / math.sqrt(len(y)) if len(y) > 1 else math.inf
+    if len(y) < 2:
+        half = math.inf
+    elif not differences.any():
+        half = 1.0 - 0.025 ** (1.0 / len(y))
+    else:
+        half = 1.96 * float(differences.std(ddof=1)) / math.sqrt(len(y))
     return Drop(
         float(right_before.mean()),
         float(right_after.mean()),

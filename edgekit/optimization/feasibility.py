@@ -39,7 +39,7 @@ def refuse_impossible(problem: TorchProblem, limits: Limits, unit: str) -> None:
     raise BudgetError(
         f"no pruned network meets the budget: the smallest one still takes {' and '.join(misses)}; the group "
         f"that binds is {printable(group)}, whose last {_unit(problem, group)} channels cost most",
-        hint="allow more, start from a smaller network, or set multiple_of = 1",
+        hint="allow more, start from a smaller network, or set multiple_of = 1 in edgekit.toml's [optimize]",
     )
 
 
