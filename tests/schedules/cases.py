@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.fixed_point import quantize_multiplier, wide_multipliers
+from edgekit.compiler.softmax import exponential_table
 from tests.schedules.batch import Case, Network
 
 __all__ = ["OPERATORS", "case"]
@@ -380,6 +381,41 @@ def concat(rng: Rng) -> Network:
     return Case(operator, [activations(rng, shape) for shape in shapes], tuple(out))
 
 
+def pad(rng: Rng) -> Network:
+    """Any dimensions, any borders."""
+    shape = tuple(int(rng.integers(1, 12)) for _ in range(int(rng.integers(1, 5))))
+    before, after = (
+        tuple(int(rng.integers(0, 4)) if rng.integers(2) else 0 for _ in shape) for _ in range(2)
+    )
+    out = tuple(sum(sizes) for sizes in zip(before, shape, after, strict=True))
+    return Case(op.Pad(before, after, zero_point(rng)), [activations(rng, shape)], out)
+
+
+def cut(rng: Rng) -> Network:
+    """A slice, with steps over some places."""
+    shape = tuple(int(rng.integers(1, 14)) for _ in range(int(rng.integers(1, 5))))
+    begin, strides, out = [], [], []
+    for size in shape:
+        first = int(rng.integers(0, size)) if rng.integers(2) else 0
+        stride = int(rng.choice([1, 1, 1, 2, 3])) if rng.integers(8) else -1
+        places = first // -stride + 1 if stride < 0 else -(-(size - first) // stride)
+        begin.append(first)
+        strides.append(stride)
+        out.append(int(rng.integers(1, places + 1)) if rng.integers(2) else places)
+    return Case(op.Slice(tuple(begin), tuple(strides)), [activations(rng, shape)], tuple(out))
+
+
+def softmax(rng: Rng) -> Network:
+    """Any number of classes; scales from those that tell nothing apart to those that leave the largest."""
+    classes = _pick(rng, (1, 2, 3, 4, 5, 10, 33, 700, 4095))
+    rows = _pick(rng, (1, 1, 3))
+    scale = 2.0 ** rng.uniform(-14, 3)
+    values = activations(rng, (rows, classes))
+    if rng.integers(4) == 0:
+        values = np.full((rows, classes), rng.integers(-128, 128), np.int8)
+    return Case(op.Softmax(exponential_table(scale)), [values], (rows, classes))
+
+
 OPERATORS: Mapping[str, Callable[[Rng], Network]] = {
     function.__name__: function
     for function in (
@@ -399,5 +435,8 @@ OPERATORS: Mapping[str, Callable[[Rng], Network]] = {
         max_pool,
         mean,
         concat,
+        pad,
+        cut,
+        softmax,
     )
 }

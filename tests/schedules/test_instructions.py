@@ -26,6 +26,7 @@ from edgekit.compiler.schedules.armv7em.planes import Planes, split_rows
 from edgekit.compiler.schedules.armv7em.requantize import FORM_SUFFIX
 from edgekit.compiler.schedules.armv7em.small_plane import SmallPlane
 from edgekit.compiler.schedules.armv7em.small_plane_routine import convolve_small_plane
+from edgekit.compiler.schedules.armv7em.softmax_routine import softmax_row
 from edgekit.compiler.schedules.armv7em.taps import convolve_taps
 from edgekit.compiler.schedules.armv7em.windows import reduce_window
 from edgekit.compiler.schedules.kernel import Routine
@@ -35,7 +36,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def routines() -> list[Assembler]:
     """Each generator with each of its options; of shapes, some at the edges of offsets."""
-    found = [copy_bytes(), fill_bytes(), clamp_bytes(), look_up(), widen()]
+    found = [copy_bytes(), fill_bytes(), clamp_bytes(), look_up(), widen(), softmax_row()]
     found += [add_linear(20), add_linear_scalar(20), scale_linear(20)]
     for scalar in (False, True):
         found += [multiply(form, scalar=scalar) for form in FORM_SUFFIX]

@@ -17,6 +17,7 @@ from edgekit.compiler.schedules.armv7em import (
     movement,
     pooling,
     single_pixels,
+    softmax,
 )
 from edgekit.compiler.schedules.kernel import Request, Variant
 
@@ -59,6 +60,10 @@ VARIANTS: Mapping[type[op.Operator], _Variants] = {
     op.MaxPool: pooling.pool_variants,
     op.Mean: pooling.mean_variants,
     op.Concat: movement.concat_variants,
+    op.Pad: movement.pad_variants,
+    op.Slice: movement.slice_variants,
+    op.Tile: movement.fill_variants,
+    op.Softmax: softmax.variants,
 }
 """What computes an operator, best first. Where none applies the next schedule serves."""
 

@@ -70,6 +70,10 @@ class Assembler(Listing):
         """to = word at base + index."""
         self._emit("ldr", f"{to}, [{base}, {index}]", to, base, index)
 
+    def ldr_indexed(self, to: Register, base: Register, index: Register) -> None:
+        """to = word number `index` from base on."""
+        self._emit("ldr", f"{to}, [{base}, {index}, lsl #2]", to, base, index)
+
     def ldrb_indexed(self, to: Register, base: Register, index: Register) -> None:
         self._emit("ldrb", f"{to}, [{base}, {index}]", to, base, index)
 
@@ -123,6 +127,11 @@ class Assembler(Listing):
         else:
             raise ValueError(f"{self.name}: movw takes 16 bits, not {value}")
 
+    def mov_word(self, to: Register, value: int) -> None:
+        """Any 32 bits."""
+        self._emit("movw", f"{to}, #{value & 0xFFFF}", to)
+        self._emit("movt", f"{to}, #{value >> 16 & 0xFFFF}", to)
+
     def add(self, to: Register, left: Register, right: Register | int, *, lsl: int = 0, asr: int = 0) -> None:
         self._sum("add", to, left, right, lsl, asr)
 
@@ -143,6 +152,17 @@ class Assembler(Listing):
 
     def lsr(self, to: Register, value: Register, by: Register | int) -> None:
         self._shift("lsr", to, value, by)
+
+    def lsl(self, to: Register, value: Register, by: Register | int) -> None:
+        self._shift("lsl", to, value, by)
+
+    def clz(self, to: Register, value: Register) -> None:
+        """Number of zeros above the highest one."""
+        self._emit("clz", f"{to}, {value}", to, value)
+
+    def qadd(self, to: Register, left: Register, right: Register) -> None:
+        """The sum, saturated to int32."""
+        self._emit("qadd", f"{to}, {left}, {right}", to, left, right)
 
     def eor(self, to: Register, left: Register, right: Register) -> None:
         self._sum("eor", to, left, right, 0, 0)
@@ -171,6 +191,10 @@ class Assembler(Listing):
 
     def mla(self, to: Register, a: Register, b: Register, plus: Register) -> None:
         self._emit("mla", f"{to}, {a}, {b}, {plus}", to, a, b, plus)
+
+    def smlal(self, low: Register, high: Register, a: Register, b: Register) -> None:
+        """high:low = high:low + a · b, in 64 bits."""
+        self._emit("smlal", f"{low}, {high}, {a}, {b}", low, high, a, b)
 
     def smmla(self, to: Register, a: Register, b: Register, plus: Register) -> None:
         """to = (plus · 2^32 + a · b) >> 32, rounded down."""
