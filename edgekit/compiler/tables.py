@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts import Quantization
 from edgekit.compiler.fixed_point import quantize_multiplier, round_half_away
-from edgekit.compiler.operators import Requantize
+from edgekit.compiler.operators import Multiply, Requantize
 
 __all__ = [
     "ENTRIES",
@@ -32,6 +32,7 @@ __all__ = [
     "fixed_hard_swish",
     "fixed_leaky_relu",
     "fixed_multiply",
+    "fixed_product",
     "fixed_requantize",
     "fixed_rsqrt",
     "reals_of",
@@ -133,6 +134,15 @@ def fixed_requantize(operator: Requantize) -> Int8Table:
     if operator.rescale is not None:
         values = _double(values, operator.rescale.multiplier, operator.rescale.shift)
     shifted = values + operator.output_zero_point
+    return np.asarray(np.clip(shifted, operator.clamp.low, operator.clamp.high)).astype(np.int8)
+
+
+def fixed_product(operator: Multiply, first: NDArray[np.int8], second: NDArray[np.int8]) -> Int8Table:
+    """What the operator stores for pairs of stored values. `integer_ops/mul.h`"""
+    left, right = (values.astype(np.int64) for values in (first, second))
+    product = (left - operator.zero_points[0]) * (right - operator.zero_points[1])
+    rescaled = _double(product, operator.rescale.multiplier, operator.rescale.shift)
+    shifted = rescaled + operator.output_zero_point
     return np.asarray(np.clip(shifted, operator.clamp.low, operator.clamp.high)).astype(np.int8)
 
 

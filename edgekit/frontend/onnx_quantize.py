@@ -28,6 +28,7 @@ from edgekit.errors import ModelError, UnsupportedError
 from edgekit.frontend.calibration_rows import InputType, calibration_rows
 from edgekit.frontend.observers import OBSERVERS
 from edgekit.frontend.onnx_check import CheckedOnnx
+from edgekit.frontend.onnx_gates import join_gates
 from edgekit.frontend.onnx_infer import infer_shapes
 from edgekit.frontend.onnx_prepare import prepare_for_quantization
 from edgekit.frontend.onnx_qoperator import INT16_OPSET, PER_CHANNEL_OPSET, raised
@@ -233,6 +234,7 @@ def quantize_onnx(
             with _unlogged():
                 quantizer.quantize_model()
             quantizer.model.topological_sort()
+            join_gates(quantizer.model.model)
             return infer_shapes(quantizer.model.model)
         except (ModelError, UnsupportedError):
             raise

@@ -17,6 +17,9 @@ from hypothesis import HealthCheck, Phase, assume, given, settings, strategies a
 from numpy.typing import NDArray
 
 from edgekit.artifacts import Quantization
+from edgekit.compiler.lowering import lower_model
+from edgekit.compiler.program import Program
+from edgekit.frontend import load_model
 from tests.campaign import campaign_count
 from tests.reference import int8
 from tests.reference.arithmetic_cases import ARITHMETIC
@@ -38,6 +41,13 @@ COMPUTING = {
     for name, cases in {**OPERATORS, **CONVOLUTIONS}.items()
     if name not in ("quantize", "dequantize", "reshape")
 }
+
+
+def program_of(content: bytes) -> Program:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.tflite"
+        path.write_bytes(content)
+        return lower_model(load_model(path))
 
 
 def equal_bytes(actual: NDArray[np.generic], expected: NDArray[np.generic], place: str) -> None:
@@ -213,6 +223,26 @@ def test_one_tensor_read_by_several_operators() -> None:
     builder.output(builder.mean(both, [1, 2], 0.5, -1, keep_dims=False), total, both)
     values = rng.integers(-128, 128, (1, 6, 6, 4)).astype(np.int8)
     compare(builder.build(), [values], ["mean", "total", "both"])
+
+
+def test_a_gate_is_one_table() -> None:
+    """x · sigmoid(x) and the like, both ways round and clamped; other products of tables stay products."""
+    builder = TfliteBuilder()
+    x = builder.input((1, 16, 16), 0.043, 9)
+    gate = builder.function("LOGISTIC", x, 1 / 256, -128)
+    bent = builder.function("TANH", x, 1 / 128, 0)
+    silu = builder.binary("MUL", x, gate, 0.031, -77)
+    clamped = builder.binary("MUL", gate, x, 0.05, 3, activation="RELU6")
+    both = builder.binary("MUL", bent, gate, 0.008, -5)
+    builder.output(silu, clamped, both, gate)
+    content = builder.build()
+    values = np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16)
+    compare(content, [values], ["silu", "clamped", "both", "gate"])
+    assert [step.operator.NAME for step in program_of(content).steps] == ["lookup"] * 4
+    builder = TfliteBuilder()
+    x, other = builder.input((1, 4, 4), 0.1, 0), builder.input((1, 4, 4), 0.1, 0)
+    builder.output(builder.binary("MUL", x, builder.function("LOGISTIC", other, 1 / 256, -128), 0.1, 0))
+    assert [step.operator.NAME for step in program_of(builder.build()).steps] == ["lookup", "multiply"]
 
 
 # --- whole models ----------------------------------------------------------------------------------

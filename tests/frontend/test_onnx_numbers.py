@@ -12,13 +12,14 @@ import pytest
 import tvm_ffi
 from numpy.typing import NDArray
 
-from edgekit.artifacts import Model
+from edgekit.artifacts import ImportOptions, Model
+from edgekit.compiler.lowering import lower_model
 from edgekit.frontend import load_model
 from edgekit.frontend.onnx_check import check_onnx
 from edgekit.frontend.onnx_quantize import quantize_onnx
 from edgekit.frontend.source import read_source
 from tests.campaign import campaign_count
-from tests.frontend.host import HostModel, worst_difference
+from tests.frontend.host import HostModel, run_on_host, worst_difference
 from tests.frontend.onnx_models import OnnxBuilder, random_cnn
 
 
@@ -275,3 +276,27 @@ def test_quantisation_is_deterministic_and_leaves_nothing(tmp_path, monkeypatch)
     first, second = (quantize_onnx(check_onnx(read_source(path), None), rows) for _ in range(2))
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
     assert list(scratch.iterdir()) == []
+
+
+def test_gates_become_one_table(tmp_path) -> None:
+    """SiLU and Mish as exporters write them, HardSwish as ONNX Runtime does: nothing rounds the factor."""
+    b = OnnxBuilder(np.random.default_rng(5))
+    x = b.conv(b.input("x", (1, 3, 6, 6)), 3, 4)
+    results = [
+        b.node("Mul", [x, b.node("Sigmoid", [x])]),
+        b.node("Mul", [b.node("Tanh", [b.node("Softplus", [x])]), x]),
+        b.node("HardSwish", [x]),
+    ]
+    for name in results:
+        b.output(name)
+    path = tmp_path / "gates.onnx"
+    onnx.save(b.build(), path)
+    rows = np.random.default_rng(6).standard_normal((8, 3, 6, 6)).astype(np.float32)
+    model = load_model(path, calibration=[rows])
+    reals = run_on_host(load_model(path, ImportOptions(precision="float32")), [rows[:1]])
+    for ours, expected in zip(run_on_host(model, [rows[:1]]), reals, strict=True):
+        assert np.sum((ours - expected) ** 2) < 10**-3 * np.sum(expected**2)
+    program = lower_model(model)
+    names = [step.operator.NAME for step in program.steps]
+    assert "multiply" not in names
+    assert names.count("lookup") == 3

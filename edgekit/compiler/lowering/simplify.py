@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgekit.compiler import operators as op
 from edgekit.compiler.lowering.fuse import fuse_floats
 from edgekit.compiler.program import Program, Step
-from edgekit.compiler.tables import fixed_requantize
+from edgekit.compiler.tables import fixed_product, fixed_requantize
 
 __all__ = ["simplify"]
 
@@ -72,6 +72,35 @@ def _merge_clamps(program: Program) -> Program:
         steps[position] = None
         producers[output.storage] = before
     return _with_steps(program, steps)
+
+
+def _fold_gates(program: Program) -> Program:
+    """A tensor times a table of itself, x · sigmoid(x), is one table: the product of each stored value."""
+    steps: list[Step | None] = list(program.steps)
+    producers = _producers(program)
+    for position, step in enumerate(program.steps):
+        operator = step.operator
+        if not isinstance(operator, op.Multiply):
+            continue
+        operands = [_looked_up(program, producers, tensor) for tensor in step.inputs]
+        tensors = {program.tensors[tensor].storage for tensor, _ in operands}
+        shapes = {program.tensors[tensor].shape for tensor in (*step.inputs, step.output)}
+        shapes |= {program.tensors[tensor].shape for tensor, _ in operands}
+        dtypes = {program.tensors[tensor].dtype for tensor in (*step.inputs, step.output)}
+        if len(tensors) == len(shapes) == 1 and dtypes == {"int8"}:
+            table = fixed_product(operator, operands[0][1], operands[1][1])
+            steps[position] = replace(step, operator=op.Lookup(table), inputs=(operands[0][0],))
+    return _drop_unread(_with_steps(program, steps))
+
+
+def _looked_up(program: Program, producers: dict[int, int], tensor: int) -> tuple[int, NDArray[np.int8]]:
+    """The tensor that one is a table of, and that table; the tensor itself where it is none."""
+    before = producers.get(program.tensors[tensor].storage)
+    maker = None if before is None else program.steps[before]
+    table = _table(program, maker) if maker is not None and isinstance(maker.operator, op.Lookup) else None
+    if maker is None or table is None:
+        return tensor, np.arange(-128, 128).astype(np.int8)
+    return maker.inputs[0], table
 
 
 def _merge_tables(program: Program) -> Program:
@@ -183,11 +212,13 @@ def _drop_unread(program: Program) -> Program:
     return _with_steps(program, reversed(kept))
 
 
-# Unread steps go first, so that they do not count as readers; folding pads needs clamps already merged;
+# Unread steps go first, so that they do not count as readers; a gate no longer reads its tensor twice when
+# tables are merged; folding pads needs clamps already merged;
 # float steps are joined when there are no more of them than needed.
 _REWRITES: tuple[Callable[[Program], Program], ...] = (
     _drop_unread,
     _merge_clamps,
+    _fold_gates,
     _merge_tables,
     _absorb_transposes,
     _fold_pads,
