@@ -9,6 +9,8 @@ import secrets
 import stat
 from pathlib import Path
 
+from edgekit.errors import UsageError
+
 __all__ = ["atomic_write", "cache_folder", "read_plain_file", "sync_directory"]
 
 
@@ -39,14 +41,18 @@ def cache_folder() -> Path:
     """Where edgekit keeps what it can make again: `EDGEKIT_HOME`, else `edgekit` in the user's cache.
 
     Raises:
-        RuntimeError: this user has no home folder.
+        UsageError: this user has no home folder.
     """
     own, cache = os.environ.get("EDGEKIT_HOME"), os.environ.get("XDG_CACHE_HOME")
     if own:
         return Path(own).absolute()
     # The XDG base directory specification: a relative path there is to be ignored.
-    base = Path(cache) if cache and Path(cache).is_absolute() else Path("~/.cache").expanduser()
-    return base / "edgekit"
+    if cache and Path(cache).is_absolute():
+        return Path(cache) / "edgekit"
+    try:
+        return Path("~/.cache").expanduser() / "edgekit"
+    except RuntimeError:
+        raise UsageError("this user has no home folder", hint="export EDGEKIT_HOME=FOLDER") from None
 
 
 def read_plain_file(path: str, limit: int, *, folder: int | None = None, follow: bool = False) -> bytes:

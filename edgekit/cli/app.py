@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import typer
@@ -26,7 +27,7 @@ from edgekit.cli import (
     targets,
     tune,
 )
-from edgekit.cli.failures import report_failure
+from edgekit.cli.failures import EXIT_UNREAD, report_failure, report_wrong_flags
 from edgekit.cli.options import DebugFlag, QuietFlag
 from edgekit.cli.session import Session
 
@@ -60,10 +61,28 @@ class _Commands(TyperGroup):
         # typer keeps groups apart from commands; `targets` has its place among them
         return sorted(self.commands, key=_ORDER.index)
 
+    def main(self, *positional: Any, **named: Any) -> Any:
+        """As typer's own, but that wrong flags are a document too where one is asked for."""
+        given: Sequence[str] | None = positional[0] if positional else named.get("args")
+        words = sys.argv[1:] if given is None else given
+        try:
+            code = super().main(*positional, **{**named, "standalone_mode": False})
+        except _TYPER_ERROR as error:
+            code = report_wrong_flags(error, json="--json" in words)
+        sys.exit(code if isinstance(code, int) else 0)
+
     def invoke(self, ctx: Any) -> Any:
         try:
+            return self._invoke_and_report(ctx)
+        except BrokenPipeError:
+            # whoever read the output has seen enough
+            Session.of(ctx).discard_output()
+            raise typer.Exit(EXIT_UNREAD) from None
+
+    def _invoke_and_report(self, ctx: Any) -> Any:
+        try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort, SystemExit):
+        except (typer.Exit, typer.Abort, SystemExit, BrokenPipeError):
             raise
         except BaseException as error:
             # typer words its own usage errors (exit 2)

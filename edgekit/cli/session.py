@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 from pydantic import JsonValue
 
+from edgekit.errors import UsageError
 from edgekit.progress import Progress
 from edgekit.text import printable
 
@@ -113,11 +114,28 @@ class Session:
         else:
             yield LinesView(self.say)
 
+    def discard_output(self) -> None:
+        """From now on what is written goes nowhere, Python's own emptying of its buffers at the end included:
+        it must not complain a second time.
+        """
+        for stream in (sys.stdout, sys.stderr):
+            if not _flushed(stream):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
     def _write(self, text: str) -> None:
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
         except BrokenPipeError:
-            # whoever read stdout has seen enough; Python must not complain again when it exits
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
+            raise  # handled where the commands are, as that of stderr is
+        except OSError as error:
+            self.discard_output()
+            raise UsageError(f"the output can't be written: {error.strerror}") from None
+
+
+def _flushed(stream: TextIO) -> bool:
+    try:
+        stream.flush()
+    except OSError:
+        return False
+    return True

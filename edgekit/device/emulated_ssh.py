@@ -29,7 +29,7 @@ from edgekit.device.board_shell import BoardShell
 from edgekit.device.qemu_user import MACHINES, PACKAGE, find_qemu, tick_plugin
 from edgekit.device.ssh.host import SshHost
 from edgekit.device.sshd import OpenSsh, Session, account, find_openssh, make_keys, new_session, serve
-from edgekit.errors import DeviceError, MissingToolError, TargetError
+from edgekit.errors import DeviceError, MissingToolError, TargetError, UsageError
 from edgekit.fsutil import atomic_write, cache_folder
 from edgekit.target import UserEmulator
 from edgekit.text import printable
@@ -47,7 +47,7 @@ _LOGIN_S: Final = 30.0
 def board_folder(target: Target) -> Path:
     """Where an emulated board's home and keys stay: `boards/<target>` in edgekit's cache folder."""
     _emulator(target)
-    return _cache_folder() / "boards" / target.name
+    return cache_folder() / "boards" / target.name
 
 
 def tick_problem(target: Target) -> str | None:
@@ -126,18 +126,11 @@ def _emulator(target: Target) -> UserEmulator:
     return emulator
 
 
-def _cache_folder() -> Path:
-    try:
-        return cache_folder()
-    except RuntimeError:
-        raise DeviceError("this user has no home folder", hint="export EDGEKIT_HOME=FOLDER") from None
-
-
 def _ticks(emulator: UserEmulator, qemu: Path) -> tuple[Path | None, str | None]:
     """The counting plugin, or why there is none."""
     try:
-        return tick_plugin(emulator.user, qemu, _cache_folder() / "plugins"), None
-    except (DeviceError, MissingToolError) as error:
+        return tick_plugin(emulator.user, qemu, cache_folder() / "plugins"), None
+    except (DeviceError, MissingToolError, UsageError) as error:
         return None, error.message if error.hint is None else f"{error.message} ({error.hint})"
     except OSError as error:
         return None, f"the plugin that counts instructions cannot be kept: {error.strerror}"

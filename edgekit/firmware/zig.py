@@ -165,10 +165,9 @@ def _tool(command: str) -> Tool:
     try:
         cache = cache_folder() / "zig"
         cache.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "this user has no home folder"
+    except OSError as error:
         raise UsageError(
-            f"there is no place for ziglang's cache: {reason}", hint="export EDGEKIT_HOME=FOLDER"
+            f"there is no place for ziglang's cache: {error.strerror}", hint="export EDGEKIT_HOME=FOLDER"
         ) from None
     return Tool(
         name=f"python3 -m ziglang {command}",
