@@ -8,7 +8,9 @@ __all__ = ["clamp_bytes", "copy_bytes", "fill_bytes"]
 
 
 def copy_bytes() -> Assembler:
-    """void f(int8_t *to, const int8_t *from, int32_t bytes): any alignment; the two do not overlap."""
+    """void f(int8_t *to, const int8_t *from, int32_t bytes): any alignment; forward, so that `to` may lie
+    below what it overlaps.
+    """
     code = Assembler("edgekit_copy", "Copies bytes.\n(to, from, bytes)")
     to, source, count, a, b, c, d, e = code.registers("to from bytes a b c d e")
     aligned, by_word, words, tail, byte, done = (
