@@ -1,4 +1,4 @@
-"""Random networks: convolutions of every kind, pooling, branches that are added or joined, dense ends."""
+"""Random networks: convolutions of every kind, pooling, branches added, joined or gated, dense ends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.fixed_point import quantize_multiplier, wide_multipliers
+from edgekit.compiler.softmax import exponential_table
 from tests.schedules.batch import Int8, Network
 from tests.schedules.cases import activations, scales, weights
 
@@ -131,6 +132,23 @@ class _Builder:
         operator = op.Mean((1, 2), self.zeros[value], -3, rescale, op.FullRange)
         return self.append(operator, (value,), (1, 1, 1, channels), -3)
 
+    def gate(self, value: int) -> int:
+        """Channels weighted by what their means say (squeeze and excitation)."""
+        channels = self.shapes[value][3]
+        inner = self.convolution(self.mean(value), max(channels // 4, 1), (1, 1), 1)
+        weighed = self.convolution(inner, channels, (1, 1), 1)
+        sigmoid = op.Lookup(np.sort(self.rng.integers(-128, 128, 256)).astype(np.int8))
+        factors = self.append(sigmoid, (weighed,), self.shapes[weighed], -128)
+        zero, clamp = self.activation()
+        operator = op.Multiply(
+            (self.zeros[value], -128), op.Rescale(*quantize_multiplier(1 / 256)), zero, clamp
+        )
+        return self.append(operator, (value, factors), self.shapes[value], zero)
+
+    def softmax(self, value: int) -> int:
+        operator = op.Softmax(exponential_table(float(self.rng.uniform(0.01, 0.2))))
+        return self.append(operator, (value,), self.shapes[value], -128)
+
     def dense(self, value: int, channels: int) -> int:
         depth = self.shapes[value][3]
         values = weights(self.rng, (channels, depth))
@@ -157,6 +175,8 @@ def random_network(seed: int) -> Network:
         value = _layer(rng, builder, value)
     if rng.integers(3):
         value = builder.dense(builder.mean(value), int(rng.choice([2, 5, 10, 12])))
+        if rng.integers(2):
+            builder.softmax(value)
     return Network(builder.inputs, tuple(builder.operators), f"network seed {seed}:")
 
 
@@ -167,9 +187,9 @@ def _kernel(rng: Rng) -> tuple[int, int]:
 def _layer(rng: Rng, builder: _Builder, value: int) -> int:
     _, height, width, channels = builder.shapes[value]
     stride = 2 if min(height, width) > 5 and rng.integers(3) == 0 else 1
-    wanted = int(rng.choice([4, 8, 12, 16, 24, 32, 6]))
-    wanted = min(wanted, max(2, _LARGEST_ACTIVATION // (height * width) // 2 * 2))
-    kind = rng.integers(6)
+    wanted = int(rng.choice([4, 8, 12, 16, 24, 32, 6, 5, 10, 30, 33]))
+    wanted = min(wanted, max(2, _LARGEST_ACTIVATION // (height * width)))
+    kind = rng.integers(7)
     if kind == 0:
         return builder.convolution(value, wanted, (3, 3), stride)
     if kind == 1:
@@ -185,4 +205,6 @@ def _layer(rng: Rng, builder: _Builder, value: int) -> int:
         return builder.concat(
             builder.convolution(value, wanted, (1, 1), 1), builder.convolution(value, wanted, (1, 1), 1)
         )
+    if kind == 5:
+        return builder.gate(value)
     return builder.pool(value) if min(height, width) >= 4 else builder.depthwise(value, 1)

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgekit.compiler import operators as op
+from edgekit.compiler.schedules.armv7em.byte_map import linear_map, requantized
 from edgekit.compiler.schedules.armv7em.float_rule import dense_parameters
 from edgekit.compiler.schedules.armv7em.linear_sum import linear_sum
 from edgekit.compiler.schedules.armv7em.requantize import channel_parameters
@@ -120,6 +121,29 @@ def test_a_sum_of_two_tensors_is_one_linear_form() -> None:
             np.clip(wrapped, low, high), np.clip(exact, low, high), err_msg=f"{seed}"
         )
     assert found > 0.8 * len(SEEDS)
+
+
+def test_a_change_of_scale_is_a_linear_form_or_a_table() -> None:
+    values = np.arange(-128, 128, dtype=np.int64)
+    found = 0
+    for seed in SEEDS:
+        operator: op.Requantize = _operator("requantize", seed)
+        exact = values - operator.input_zero_point
+        if operator.rescale is not None:
+            exact = int8.double_rounding(exact, operator.rescale.multiplier, operator.rescale.shift)
+        exact = np.clip(exact + operator.output_zero_point, operator.clamp.low, operator.clamp.high)
+        table = requantized(
+            operator.rescale, operator.input_zero_point, operator.output_zero_point, operator.clamp
+        )
+        np.testing.assert_array_equal(table, exact, err_msg=f"seed {seed}")
+        form = linear_map(table)
+        if form is None:
+            continue
+        found += 1
+        whole = values * form.factor + form.constant
+        assert np.abs(whole).max() < 2**31
+        np.testing.assert_array_equal(np.clip(whole >> form.shift, -128, 127), exact, err_msg=f"seed {seed}")
+    assert found > len(SEEDS) // 4
 
 
 @pytest.mark.parametrize("shift", [1, 2, -23, -30])
