@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from edgekit.artifacts import CompileOptions, ImportOptions, Model
     from edgekit.budget import Budget
+    from edgekit.errors import EdgekitError
     from edgekit.frontend import load_model, load_torch
     from edgekit.frontend.torch_qat import convert_qat, freeze_qat, prepare_qat
     from edgekit.optimization import optimize
     from edgekit.pipeline import (
         Analysis,
+        BoardSession,
         Deployment,
         analyze,
         compile_bundle,
+        connect,
         deploy,
         emit_sources,
         flash_bundle,
@@ -29,14 +32,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Analysis",
+    "BoardSession",
     "Budget",
     "CompileOptions",
     "Deployment",
+    "EdgekitError",
     "ImportOptions",
     "Model",
     "__version__",
     "analyze",
     "compile_bundle",
+    "connect",
     "convert_qat",
     "deploy",
     "emit_sources",
@@ -55,13 +61,16 @@ __all__ = [
 
 _HOMES: Final = {
     "Analysis": "edgekit.pipeline",
+    "BoardSession": "edgekit.pipeline",
     "Budget": "edgekit.budget",
     "CompileOptions": "edgekit.artifacts",
     "Deployment": "edgekit.pipeline",
+    "EdgekitError": "edgekit.errors",
     "ImportOptions": "edgekit.artifacts",
     "Model": "edgekit.artifacts",
     "analyze": "edgekit.pipeline",
     "compile_bundle": "edgekit.pipeline",
+    "connect": "edgekit.pipeline",
     "convert_qat": "edgekit.frontend.torch_qat",
     "deploy": "edgekit.pipeline",
     "emit_sources": "edgekit.pipeline",

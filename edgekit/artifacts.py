@@ -13,7 +13,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
+
+from edgekit.errors import UsageError
+from edgekit.text import printable
 
 if TYPE_CHECKING:
     from tvm.ir import IRModule
@@ -125,6 +128,12 @@ class CompileOptions:
     """Variants of kernels that are not to be the default: (id of the lowered program's tensor, name), as
     tuning chose them.
     """
+
+    def __post_init__(self) -> None:
+        if self.prefer not in get_args(Preference):
+            raise UsageError(
+                f"prefer is {', '.join(get_args(Preference))}, not {printable(str(self.prefer))}"
+            )
 
 
 DEFAULT_COMPILE = CompileOptions()

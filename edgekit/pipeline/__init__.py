@@ -13,18 +13,21 @@ from edgekit.pipeline.results import (
     Emitted,
     bundle_directory,
 )
+from edgekit.pipeline.session import BoardSession, connect
 
 __all__ = [
     "DOCUMENT_FILE",
     "MAX_BOARD_ROWS",
     "REPORT_FILE",
     "Analysis",
+    "BoardSession",
     "Compiled",
     "Deployment",
     "Emitted",
     "analyze",
     "bundle_directory",
     "compile_bundle",
+    "connect",
     "deploy",
     "emit_sources",
     "flash_bundle",

@@ -67,11 +67,17 @@ def choose_rows(
     return select_rows(rows, samples if samples is not None else default, seed)
 
 
-def given_rows(inputs: Sequence[Array], specs: Sequence[TensorSpec]) -> Rows:
+def given_rows(inputs: Sequence[npt.ArrayLike], specs: Sequence[TensorSpec]) -> Rows:
+    """What an application gives: one array an input, of one row or several.
+
+    Raises:
+        ModelError: They don't fit the inputs.
+    """
     if len(inputs) != len(specs):
         raise ModelError(f"{len(inputs)} input(s) were given, and the model takes {len(specs)}")
     stored: list[Array] = []
-    for index, (values, spec) in enumerate(zip(inputs, specs, strict=True)):
+    for index, (given, spec) in enumerate(zip(inputs, specs, strict=True)):
+        values = _numbers(given, index)
         if values.shape == spec.shape:
             rows = values[np.newaxis]
         elif values.ndim > 0 and len(values) and values.size == len(values) * spec.elements:
@@ -87,6 +93,16 @@ def given_rows(inputs: Sequence[Array], specs: Sequence[TensorSpec]) -> Rows:
             f"the inputs have different numbers of rows: {', '.join(str(len(v)) for v in stored)}"
         )
     return Rows(tuple(stored), None, np.arange(len(stored[0])), "the given rows")
+
+
+def _numbers(given: npt.ArrayLike, index: int) -> Array:
+    try:
+        values = np.asarray(given)
+    except ValueError as error:  # lists of different lengths
+        raise ModelError(f"input {index} is no array: {printable(str(error), 200)}") from None
+    if values.dtype.kind not in "fiub":
+        raise ModelError(f"input {index} is no array of numbers, but {printable(type(given).__name__)}")
+    return values
 
 
 def ask_board(

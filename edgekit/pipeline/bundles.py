@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
+import numpy.typing as npt
 
 from edgekit.data import random_rows
 from edgekit.pipeline.answers import Array, given_rows, measure_board
 from edgekit.pipeline.board import BoardPlace, address_of, connected, keep_version, serving_of
 from edgekit.pipeline.documents import source_of
 from edgekit.pipeline.results import Deployment
+from edgekit.pipeline.session import BoardSession
 from edgekit.progress import Progress, Step, silent, step
 from edgekit.report.document import DeployDocument, deploy_document
 from edgekit.stages import STAGES, Stages
-from edgekit.verify import infer
 
 __all__ = ["flash_bundle", "profile_bundle", "run_bundle"]
 
@@ -52,7 +52,7 @@ def flash_bundle(
 
 def run_bundle(
     directory: str | Path,
-    inputs: Sequence[Array],
+    inputs: Sequence[npt.ArrayLike],
     *,
     board: str | None = None,
     threads: int | None = None,
@@ -77,17 +77,11 @@ def run_bundle(
         bundle.target, bundle.image, address_of(board, stages), serving_of(bundle.target, threads, core)
     )
     rows = given_rows(inputs, bundle.compiled.inputs)
-    answers: list[tuple[Array, ...]] = []
     with (
         step(progress, Step.RUN, f"{len(rows)} rows on {bundle.target.name}", len(rows)) as running,
         connected(place, stages) as client,
     ):
-        for row in range(len(rows)):
-            answers.append(infer(client, rows.input_bytes(row), bundle.compiled.outputs))
-            running.advance(row + 1)
-    return tuple(
-        np.stack([answer[index] for answer in answers]) for index in range(len(bundle.compiled.outputs))
-    )
+        return BoardSession(client, bundle.compiled).answer(rows, running.advance)
 
 
 def profile_bundle(

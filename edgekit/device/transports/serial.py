@@ -115,7 +115,7 @@ class SerialTransport:
         except (OSError, ValueError) as error:  # ValueError: closed
             raise self._gone(error) from error
         if not data:
-            raise TransportClosedError(f"{self.name} has gone")
+            raise self._gone()
         return data
 
     def write(self, data: bytes, timeout_s: float) -> None:
@@ -137,5 +137,9 @@ class SerialTransport:
         if self._on_close is not None:
             self._on_close()
 
-    def _gone(self, error: OSError | ValueError) -> TransportClosedError:
-        return TransportClosedError(f"{self.name} has gone: {printable(str(error))}")
+    def _gone(self, error: OSError | ValueError | None = None) -> TransportClosedError:
+        why = "" if error is None else f": {printable(str(error))}"
+        again = "is it still plugged in? `edgekit doctor` lists the ports"
+        if self._on_close is not None:
+            again = "QEMU has ended; run the same again"
+        return TransportClosedError(f"{self.name} has gone{why}", hint=again)
