@@ -330,6 +330,10 @@ def lookup(rng: Rng) -> Network:
 
 def average_pool(rng: Rng) -> Network:
     window, size, out = _window(rng, _kernel(rng), _stride(rng))
+    if rng.integers(3) == 0:  # Powers of two, nothing padded.
+        height, width = 2 ** int(rng.integers(0, 4)), 2 ** int(rng.integers(0, 4))
+        window, out = op.Window((height, width), (height, width)), (2, 3)
+        size = 2 * height + int(rng.integers(height)), 3 * width
     zero = zero_point(rng)
     operator = op.AveragePool(window, zero, bool(rng.integers(2)), clamp(rng, zero))
     return _pooled(rng, operator, size, out)
@@ -376,8 +380,11 @@ def concat(rng: Rng) -> Network:
         shapes.append(tuple(shape))
     out = list(shapes[0])
     out[axis] = sum(shape[axis] for shape in shapes)
-    same = (0,) * len(shapes)
-    operator = op.Concat(axis, same, (None,) * len(shapes), 0, op.FullRange)
+    zero = zero_point(rng)
+    zeros = tuple(zero_point(rng) for _ in shapes)
+    rescales = tuple(_rescale(rng) if rng.integers(3) == 0 else None for _ in shapes)
+    limits = clamp(rng, zero) if rng.integers(3) == 0 else op.FullRange
+    operator = op.Concat(axis, zeros, rescales, zero, limits)
     return Case(operator, [activations(rng, shape) for shape in shapes], tuple(out))
 
 

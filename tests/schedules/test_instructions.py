@@ -45,7 +45,8 @@ def routines() -> list[Assembler]:
         found += [dot_products(widened=widened, unrolled=n) for n in (4, 16)]
         found += [dot_products(widened=widened, form=form, in_parts=True) for form in FORM_SUFFIX]
     for ragged in (False, True):
-        found += [reduce_window(kind, ragged=ragged) for kind in ("average", "maximum", "mean")]
+        for kind in ("average", "average_shift", "maximum", "mean"):
+            found.append(reduce_window(kind, ragged=ragged))
     for pixels in PIXELS:
         found += [pixel_block(pixels, form=form, unrolled=n) for form in FORM_SUFFIX for n in (4, 16)]
         found.append(pixel_block(pixels, form="two_sided", odd=True))

@@ -35,7 +35,8 @@ def _convolution(program: Program, step: Step, request: Request) -> tuple[Varian
 
 def _depthwise(program: Program, step: Step, request: Request) -> tuple[Variant, ...]:
     operator = step.operator
-    if isinstance(operator, op.DepthwiseConv2D) and program.tensors[step.inputs[0]].shape[3] == 1:
+    channels = program.tensors[step.inputs[0]].shape[3], program.tensors[step.output].shape[3]
+    if isinstance(operator, op.DepthwiseConv2D) and channels[0] == 1 < channels[1]:
         return _convolution(program, replace(step, operator=convolution.of_one_channel(operator)), request)
     whole = depthwise_plane.variants(program, step, request)
     banded = depthwise.variants(program, step, request)

@@ -27,7 +27,8 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
     assert isinstance(operator, op.DepthwiseConv2D)
     source, output = program.tensors[step.inputs[0]], program.tensors[step.output]
     channels = source.shape[3]
-    if channels < 4 or output.shape[3] != channels or operator.window.dilation[1] != 1:
+    # Of five channels two in four are computed twice, which costs more than it saves.
+    if channels in (1, 2, 3, 5) or output.shape[3] != channels or operator.window.dilation[1] != 1:
         return ()
     parameters = channel_parameters(operator, operator.weights.reshape(-1, channels).T, FARTHEST_LEFT)
     if parameters is None:

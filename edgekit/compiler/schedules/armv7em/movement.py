@@ -10,8 +10,9 @@ from typing import Any
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step
+from edgekit.compiler.schedules.armv7em.byte_map import byte_map, requantized
 from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
-from edgekit.compiler.schedules.armv7em.memory import copy_bytes, fill_bytes
+from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, fill_bytes
 from edgekit.compiler.schedules.armv7em.requantize import needs_clamp
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Variant
 
@@ -22,27 +23,41 @@ SHORTEST_RUN = 8
 
 
 def concat_variants(program: Program, step: Step, request: Request) -> tuple[Variant, ...]:
-    """A copy for each run of each input; none where an input is to be requantised."""
+    """A copy for each run of each input, on its way brought to the output's scale; none of short runs."""
     operator = step.operator
     assert isinstance(operator, op.Concat)
     inputs = [program.tensors[tensor] for tensor in step.inputs]
     output = program.tensors[step.output]
     runs = [math.prod(tensor.shape[operator.axis :]) for tensor in inputs]
-    if any(rescale is not None for rescale in operator.rescales) or needs_clamp(operator.clamp):
-        return ()
     if min(runs) < SHORTEST_RUN:
         return ()
+    maps = [
+        byte_map(f"table{operand}", requantized(rescale, zero_point, operator.output_zero_point))
+        if rescale is not None
+        else None
+        for operand, (rescale, zero_point) in enumerate(
+            zip(operator.rescales, operator.zero_points, strict=True)
+        )
+    ]
+    tables = {name: table for each in maps if each is not None for name, table in each.constants.items()}
     name = "armv7em.concat"
     whole = math.prod(output.shape[operator.axis :])
     turns = math.prod(output.shape[: operator.axis])
     starts = [sum(runs[:operand]) for operand in range(len(runs))]
 
     def build() -> Kernel:
-        frame = Frame(inputs, {}, output)
-        with frame, repeat(turns) as index:
-            for source, run, start in zip(frame.inputs, runs, starts, strict=True):
-                to = offset(frame.output, index * whole + start)
-                frame.call(copy_bytes(), to, offset(source, index * run), run)
+        frame = Frame(inputs, tables, output)
+        with frame:
+            with repeat(turns) as index:
+                for source, run, start, each in zip(frame.inputs, runs, starts, maps, strict=True):
+                    to = offset(frame.output, index * whole + start)
+                    if each is None:
+                        frame.call(copy_bytes(), to, offset(source, index * run), run)
+                    else:
+                        each.emit(frame, offset(source, index * run), to, run)
+            if needs_clamp(operator.clamp):
+                low, high = word_of_bytes(operator.clamp.low), word_of_bytes(operator.clamp.high)
+                frame.call(clamp_bytes(), frame.output, output.size_bytes, low, high)
         # The last copy is the one that is farthest behind what it reads.
         overlaps = [
             Overlap(operand, (turns - 1) * (whole - run) + start)

@@ -45,14 +45,19 @@ def _emit_pool(frame: Frame, operator: op.AveragePool | op.MaxPool, source: Tens
     _, rows, columns, _ = output.shape
     average = isinstance(operator, op.AveragePool)
     reduction: Reduction = "average" if average else "maximum"
+    size = math.prod(operator.window.kernel)
+    if average and _is_inside(operator.window, source, output) and size & (size - 1) == 0:
+        reduction = "average_shift"
     with repeat(batch) as image, repeat(rows) as row, repeat(columns) as column:
         top, count_rows = _inside(row, operator.window, 0, height)
         left, count_columns = _inside(column, operator.window, 1, width)
         inside = count_rows * count_columns
         elements, added = inside, tirx.const(0, "int32")
         if isinstance(operator, op.AveragePool) and operator.count_padding:
-            elements = tirx.const(math.prod(operator.window.kernel), "int32")
+            elements = tirx.const(size, "int32")
             added = (elements - inside) * operator.zero_point
+        if reduction == "average_shift":
+            elements, added = size.bit_length() - 1, size // 2
         frame.call(
             reduce_window(reduction, ragged=channels % 4 != 0),
             offset(frame.inputs[0], ((image * height + top) * width + left) * channels),
@@ -64,6 +69,16 @@ def _emit_pool(frame: Frame, operator: op.AveragePool | op.MaxPool, source: Tens
             *((elements, added) if average else ()),
         )
     _clamp(frame, operator.clamp, output)
+
+
+def _is_inside(window: op.Window, source: Tensor, output: Tensor) -> bool:
+    """Whether all windows lie inside the input."""
+    reaches = (
+        (count - 1) * stride + kernel
+        for count, stride, kernel in zip(output.shape[1:3], window.stride, window.kernel, strict=True)
+    )
+    fits = (reach <= extent for reach, extent in zip(reaches, source.shape[1:3], strict=True))
+    return not any(window.padding[:2]) and all(fits)
 
 
 def _inside(position: Any, window: op.Window, axis: int, size: int) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ __all__ = ["LARGEST_WINDOW", "Reduction", "reduce_window"]
 
 LARGEST_WINDOW = 256
 
-Reduction = Literal["average", "maximum", "mean"]
+Reduction = Literal["average", "average_shift", "maximum", "mean"]
 
 
 def reduce_window(reduction: Reduction, *, ragged: bool = False) -> Assembler:
@@ -27,7 +27,8 @@ def reduce_window(reduction: Reduction, *, ragged: bool = False) -> Assembler:
                int32_t rest_of_row, const int32_t *parameters or int32_t elements, int32_t added)
 
     `rest_of_row` is the distance in bytes from behind a row of the window to its next. `average` divides the
-    sum and `added` by `elements`, halves away from zero; `mean` requantises with four parameters: twice the
+    sum and `added` by `elements`, halves away from zero; `average_shift` the sum by a power of two, of which
+    it takes the exponent and the half in their places; `mean` requantises with four parameters: twice the
     bias, multiplier, constant, exponent; `maximum` takes neither.
     """
     code = Assembler(
@@ -79,6 +80,8 @@ def reduce_window(reduction: Reduction, *, ragged: bool = False) -> Assembler:
         code.asr(rest[3], odd, 16)
         if reduction == "average":
             _average(code, rest, (even, odd, value, rows), at_divisor, at_added)
+        elif reduction == "average_shift":
+            _average_shift(code, rest, (even, odd), at_divisor)
         else:
             _mean(code, rest, (source, rows, columns, even, odd, value), at_divisor)
         for offset, total in enumerate(rest[1:], start=1):
@@ -116,6 +119,20 @@ def _average(
         code.eor(sign, half, sign)
         code.add(total, total, sign)
         code.sdiv(total, total, elements)
+    for register in spare:
+        code.rename(register, register.name)
+
+
+def _average_shift(
+    code: Assembler, totals: Sequence[Register], spare: tuple[Register, Register], at_exponent: int
+) -> None:
+    """Each total divided by a power of two, halves away from zero."""
+    exponent, half = (code.rename(each, name) for each, name in zip(spare, ("exponent", "half"), strict=True))
+    code.ldrd(exponent, half, SP, at_exponent)
+    for total in totals:
+        code.add(total, total, total, asr=31)
+        code.add(total, total, half)
+        code.asr(total, total, exponent)
     for register in spare:
         code.rename(register, register.name)
 
