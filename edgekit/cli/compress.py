@@ -93,6 +93,7 @@ def command(
             [
                 ("#", "right"),
                 ("step", "left"),
+                ("on a board", "left"),
                 ("effect", "left"),
                 ("parameters", "right"),
                 ("accuracy", "right"),
@@ -101,13 +102,14 @@ def command(
                 (
                     str(one.number),
                     one.kind,
+                    one.form,
                     one.effect,
                     f"{one.parameters_after:,}",
                     "" if one.accuracy_after is None else f"{one.accuracy_after:.4f}",
                 )
                 for one in found.steps
             ],
-            flexible=2,
+            flexible=3,
         )
     )
     session.say(f"next: edgekit deploy {found.directory} --target host")

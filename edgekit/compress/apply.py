@@ -250,8 +250,8 @@ def _prune_weights(state: _State, method: MagnitudePruning) -> tuple[Form, str]:
 def _sparsity_sentence(module: nn.Module) -> str:
     found = sparsity_report(module)
     return (
-        f"{found.sparsity:.1%} of the weights are zero: stored compressed they take "
-        f"{found.compressed_bytes} of {found.dense_bytes} bytes; a dense kernel runs no faster"
+        f"{found.sparsity:.1%} of the weights zero: {found.compressed_bytes:,} of {found.dense_bytes:,} B "
+        "compressed, no faster"
     )
 
 

@@ -89,6 +89,32 @@ def test_masks_hold_while_it_trains_for_integers(tmp_path: Path) -> None:
     assert sum(int((value == 0).sum()) for value in values) >= int(0.7 * weights)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "at_ends"),
+    [
+        # the last step before each epoch's end is 9, 19 and 29 of 30; the cubic schedule ends at 22
+        ("gradual", [0.5 - 0.5 * (1 - step / 22) ** 3 for step in (9, 19)] + [0.5]),
+        ("iterative", [0.5 / 3, 1.0 / 3, 0.5]),
+    ],
+)
+def test_sparsity_grows_while_it_trains(tmp_path: Path, schedule: str, at_ends: list[float]) -> None:
+    """Share of zeros in the checkpoint of each epoch, against the schedules' formulas."""
+    found: list[float] = []
+
+    def counted(number: int, epoch: Epoch) -> None:
+        state = torch.load(tmp_path / f"step-{number}.pt", weights_only=True)["module"]
+        weights = torch.cat([value.flatten() for name, value in state.items() if "weight" in name])
+        found.append(float((weights == 0).double().mean()))
+
+    _apply(
+        tmp_path,
+        "schema=1\n[training]\nepochs=3\nbatch_size=30\n[[step]]\nkind='magnitude'\nsparsity=0.5\n"
+        f"schedule='{schedule}'\nsteps=3\n[[step]]\nkind='fine_tune'",
+        Events(epoch=counted),
+    )
+    assert found == pytest.approx(at_ends, abs=0.01)
+
+
 class Interrupted(Exception):
     pass
 
