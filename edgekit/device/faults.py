@@ -31,6 +31,9 @@ _CFSR: Final[dict[int, str]] = {
     24: "UNALIGNED",
     25: "DIVBYZERO",
 }
+_UNKNOWN_INSTRUCTION: Final = 1 << 16 | 1 << 19
+"""UNDEFINSTR, and NOCP: an instruction of a coprocessor, such as the FPU, that is not there."""
+
 _KINDS: Final[dict[FaultKind, str]] = {
     FaultKind.HARD: "HardFault",
     FaultKind.MEMORY: "MemManage fault",
@@ -43,11 +46,21 @@ class DeviceFaultError(DeviceError):
     """The board's processor stopped the program. `fault` has the registers."""
 
     def __init__(self, board: str, fault: FaultReply) -> None:
-        super().__init__(
-            f"{board} crashed: {describe_fault(fault)}",
-            hint="`addr2line -e firmware.elf <pc>` (of the target's toolchain) names the function",
-        )
+        super().__init__(f"{board} crashed: {describe_fault(fault)}", hint=_advice(fault))
         self.fault = fault
+
+
+def _advice(fault: FaultReply) -> str:
+    function = "`addr2line -e firmware.elf <pc>` (of the target's toolchain) names the function"
+    unknown = fault.cfsr & _UNKNOWN_INSTRUCTION or (
+        fault.kind is FaultKind.SIGNAL and fault.number == signal.SIGILL
+    )
+    if not unknown:
+        return function
+    return (
+        "the core has not all instructions of the target file's mcpu, mattr and flags (a variant without "
+        f"FPU or DSP?): correct them; {function}"
+    )
 
 
 def describe_fault(fault: FaultReply) -> str:

@@ -151,6 +151,8 @@ def _sentence(detail: ErrorDetails) -> str:
     if kind == "literal_error":
         value = detail["input"]
         return f"{key}: {_shown(value)} is not one of {context.get('expected', '')}"
+    if kind == "too_short":
+        return f"{key} is empty"
     if kind == "string_pattern_mismatch":
         return f"{key}: {_shown(detail['input'])} has a form that is not allowed here"
     message = detail["msg"].removeprefix("Value error, ")

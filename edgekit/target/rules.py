@@ -213,6 +213,14 @@ def _schedules_suit_the_core(target: Target) -> Iterator[str]:
         yield f"schedules: {target.compile.mcpu or 'no mcpu'} has no dot product, which aarch64_dotprod needs"
 
 
+def _firmware_exists_for_the_platform(target: Target) -> Iterator[str]:
+    if target.platform == "riscv":
+        yield (
+            "platform: there is no start-up code and no chip port for riscv yet; "
+            "`edgekit compile --emit c` writes the model as C for any compiler"
+        )
+
+
 def _port_belongs_to_platform(target: Target) -> Iterator[str]:
     if target.platform == "cortex_m" and target.port is None:
         yield "port: a cortex_m target needs a chip port"
@@ -332,6 +340,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("float-abi-of-triple-and-flags-agree", _float_abi_of_triple_and_flags_agree),
     Rule("cpu-of-compile-and-flags-agree", _cpu_of_compile_and_flags_agree),
     Rule("schedules-suit-the-core", _schedules_suit_the_core),
+    Rule("firmware-exists-for-the-platform", _firmware_exists_for_the_platform),
     Rule("port-belongs-to-platform", _port_belongs_to_platform),
     Rule("transport-belongs-to-platform", _transport_belongs_to_platform),
     Rule("baud-and-usb-belong-to-serial", _baud_and_usb_belong_to_serial),

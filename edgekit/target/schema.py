@@ -136,12 +136,21 @@ class Clock(_Section):
 class MachineEmulator(_Section):
     """QEMU in a microcontroller's place: `[emulator]`. Named fields only; nothing here is an argument."""
 
-    machine: Annotated[
-        str,
-        Field(
-            pattern=r"^(mps2-an(385|386|500|505|511|521)|mps3-an(524|547)|netduino2|netduinoplus2"
-            r"|olimex-stm32-h405|stm32vldiscovery|microbit|virt)$"
-        ),
+    machine: Literal[
+        "mps2-an385",
+        "mps2-an386",
+        "mps2-an500",
+        "mps2-an505",
+        "mps2-an511",
+        "mps2-an521",
+        "mps3-an524",
+        "mps3-an547",
+        "netduino2",
+        "netduinoplus2",
+        "olimex-stm32-h405",
+        "stm32vldiscovery",
+        "microbit",
+        "virt",
     ]
     icount_shift: Annotated[int, Field(ge=0, le=10)]
     """An instruction takes 2^shift virtual nanoseconds (`-icount shift=`)."""

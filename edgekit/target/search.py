@@ -39,6 +39,11 @@ def load_target(name_or_path: str) -> Target:
     files = _files()
     found = files.get(name_or_path)
     if found is None:
+        if name_or_path in {path.stem for path in Path().glob("*.toml")}:
+            raise TargetError(
+                f"there is no target called {printable(name_or_path[:80])!r}, but a file in this folder",
+                hint=f"give its path: --target {printable(name_or_path)}.toml",
+            )
         close = difflib.get_close_matches(name_or_path[:80], sorted(files), n=3, cutoff=0.4)
         meant = f"; did you mean {' or '.join(printable(name) for name in close)}?" if close else ""
         raise TargetError(

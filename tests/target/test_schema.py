@@ -149,7 +149,7 @@ def test_an_unknown_key_names_the_nearest(path: tuple[str | int, ...], said: str
         (("name",), 3, "name: 3: "),
         (("description",), None, "description: None: "),
         (("schedules",), "portable", "schedules: 'portable': "),
-        (("schedules",), [], "schedules: a list: "),
+        (("schedules",), [], "schedules is empty"),
         (("schedules", 0), "armv9", "schedules[0]: 'armv9' is not one of"),
         (("stack_bytes",), True, "stack_bytes: True: "),
         (("stack_bytes",), 4096.0, "stack_bytes: 4096.0: "),
@@ -160,7 +160,7 @@ def test_an_unknown_key_names_the_nearest(path: tuple[str | int, ...], said: str
         (("memory", 0, "size"), "512KB", 'such as "512KiB"'),
         (("memory", 0, "size"), 0, "memory[0].size: 0: "),
         (("memory", 0, "size"), "9999999999MiB", "memory[0].size: "),
-        (("memory", 0, "holds"), [], "memory[0].holds: a list: "),
+        (("memory", 0, "holds"), [], "memory[0].holds is empty"),
         (("port",), {}, "port.name is missing"),
         (("port", "name"), "stm32f5", "unknown 'stm32f5'; did you mean stm32f4? (known: cmsdk, stm32f4)"),
         (("port", "tx"), "PA16", "port.tx: 'PA16'"),
@@ -207,6 +207,14 @@ def test_a_wrong_emulator_is_named_with_its_key(
     with pytest.raises(TargetError) as raised:
         parse_target(changed("rpi4-emulated", path, value), "t.toml")
     assert said in raised.value.message
+
+
+def test_closed_lists_are_told() -> None:
+    with pytest.raises(TargetError, match="'lm3s6965evb' is not one of 'mps2-an385', ") as raised:
+        parse_target(changed("mps2-an386", ("emulator", "machine"), "lm3s6965evb"), "t.toml")
+    assert "'netduinoplus2'" in raised.value.message
+    with pytest.raises(TargetError, match=r"t.toml: memory\[1\]\.holds is empty$"):
+        parse_target(changed("mps2-an386", ("memory", 1, "holds"), []), "t.toml")
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 3, {"schema": 1}, {1: 2}])

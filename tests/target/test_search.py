@@ -92,6 +92,14 @@ def test_a_path_goes_before_names(own_world: Path) -> None:
     assert load_target(str(path)).source_path == path
 
 
+def test_a_name_that_is_a_file_in_this_folder_is_told(own_world: Path) -> None:
+    Path("mps2-an38.toml").write_text("schema = 1")
+    with pytest.raises(TargetError, match="a file in this folder") as raised:
+        load_target("mps2-an38")
+    assert raised.value.hint is not None
+    assert "--target mps2-an38.toml" in raised.value.hint
+
+
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(TargetError, match=r"no target called 'mps2-an368'; did you mean mps2-an386"):
         load_target("mps2-an368")
