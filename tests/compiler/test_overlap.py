@@ -92,6 +92,8 @@ def steps(rng: np.random.Generator) -> Iterator[tuple[op.Operator, list[tuple[in
     yield op.MaxPool(window((2, 2)), op.FullRange), [(2, 6, 6, 3)], (2, 5, 5, 3)
     yield op.Mean((1, 2), 3, -3, op.Rescale(1 << 30, -3), op.FullRange), [(2, 5, 4, 6)], (2, 1, 1, 6)
     yield op.Pad((0, 1, 2, 0), (0, 2, 1, 0), 7), [(1, 5, 6, 3)], (1, 8, 9, 3)
+    yield op.Slice((0, 1, 0, 2), (1, 2, 1, 1)), [(1, 7, 5, 6)], (1, 3, 5, 4)
+    yield op.Slice((0, 6, 0, 0), (1, -1, 1, 1)), [(1, 7, 5, 3)], (1, 7, 5, 3)
     yield op.Transpose((2, 0, 1, 3)), [(5, 1, 4, 5)], (4, 5, 1, 5)
     yield op.Transpose((0, 3, 1, 2)), [(1, 4, 5, 6)], (1, 6, 4, 5)
     yield op.Requantize(1, -2, HALF, op.FullRange), [(1, 77)], (1, 77)

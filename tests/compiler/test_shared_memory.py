@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,61 @@ def test_branches_are_written_where_they_are_joined(axis: int) -> None:
     program = program_of([half, half, half, whole, whole], steps, [4])
     plan = assemble(program, ("portable",), threads=False, name="join").plan
     assert (plan.arena_bytes == 512) is (axis == 1)
+
+
+def padded(before: tuple[int, ...], after: tuple[int, ...], source: int, output: int) -> Step:
+    return Step(op.Pad(before, after, 9), (source,), output, None)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (0, 3), (1, 0)])
+def test_what_is_padded_outermost_is_computed_inside(tmp_path: Path, before: int, after: int) -> None:
+    """Only the borders are filled, and nothing has a second place; the inside is read as before."""
+    inner, outer = (1, 4, 2, 16), (1, 4 + before + after, 2, 16)
+    steps = [
+        clamped(-20, 0, 1),
+        padded((0, before, 0, 0), (0, after, 0, 0), 1, 2),
+        clamped(-100, 2, 3),
+        clamped(5, 1, 4),
+    ]
+    program = program_of([inner, inner, outer, outer, inner], steps, [2, 3, 4])
+    compiled = compile_program(program, load_target("host"), name="pads")
+    names = [operator.op for operator in compiled.operators]
+    assert sorted(names) == sorted(["requantize"] * 3 + ["tile"] * ((before > 0) + (after > 0)))
+    x = np.random.default_rng(2).integers(-128, 128, inner).astype(np.int8)
+    whole, above, inside = build_host_library(compiled, tmp_path).run([x])
+    expected = np.pad(np.maximum(x, -20), [(0, 0), (before, after), (0, 0), (0, 0)], constant_values=9)
+    np.testing.assert_array_equal(whole, expected)
+    np.testing.assert_array_equal(above, np.maximum(expected, -100))
+    np.testing.assert_array_equal(inside, np.maximum(x, 5))
+    chain = program_of([inner, inner, outer, outer], steps[:3], [3])
+    assert assemble(chain, ("portable",), threads=False, name="pad").plan.arena_bytes == math.prod(outer)
+
+
+@pytest.mark.parametrize("schedule", ["armv7em", "portable"])
+def test_what_moves_within_rows_moves_inside_one_place(schedule: str) -> None:
+    """Padding, slices and joins along inner axes lie over what they read, as far as rows allow."""
+
+    def arena(step: Step, *shapes: tuple[int, ...]) -> int:
+        before = [clamped(number, 0, number + 1) for number in range(len(step.inputs))]
+        last = len(shapes) - 1
+        program = program_of([*shapes, shapes[-1]], [*before, step, clamped(9, last, last + 1)], [last + 1])
+        return assemble(program, (schedule, "portable"), threads=False, name="rows").plan.arena_bytes
+
+    rows, wide, narrow = (1, 16, 16), (1, 16, 18), (1, 16, 14)
+    assert arena(padded((0, 0, 1), (0, 0, 1), 1, 2), rows, rows, wide) == math.prod(wide)
+    assert arena(sliced((0, 0, 1), 1, 2), rows, rows, narrow) == math.prod(rows)
+    assert arena(joined(2, (1, 2), 3), rows, rows, rows, (1, 16, 32)) <= 3 * math.prod(rows)
+
+
+def test_what_is_padded_within_rows_or_not_aligned_stays_a_pad() -> None:
+    shapes = [(1, 4, 5), (1, 4, 5), (1, 5, 5), (1, 4, 6)]
+    steps = [
+        clamped(0, 0, 1),
+        padded((0, 1, 0), (0, 0, 0), 1, 2),
+        padded((0, 0, 0), (0, 0, 1), 1, 3),
+    ]
+    program = share_memory(program_of(shapes, steps, [2, 3]))
+    assert [step.operator.NAME for step in program.steps] == ["requantize", "pad", "pad"]
 
 
 def test_what_is_not_aligned_stays_a_copy() -> None:

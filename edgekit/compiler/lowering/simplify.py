@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.lowering.fuse import fuse_floats
+from edgekit.compiler.lowering.pads import fold_pads
 from edgekit.compiler.program import Program, Step
 from edgekit.compiler.tables import fixed_product, fixed_requantize
 
@@ -174,33 +175,6 @@ def _absorb_transposes(program: Program) -> Program:
     return _with_steps(replace(program, tensors=tuple(tensors)), steps)
 
 
-def _fold_pads(program: Program) -> Program:
-    """Padding of H and W with the zero point, read by one convolution only, becomes that convolution's
-    padding.
-    """
-    steps: list[Step | None] = list(program.steps)
-    readers, producers = _readers(program), _producers(program)
-    for position, step in enumerate(program.steps):
-        conv = step.operator
-        if not isinstance(conv, (op.Conv2D, op.DepthwiseConv2D)):
-            continue
-        storage = program.tensors[step.inputs[0]].storage
-        before = producers.get(storage)
-        maker = None if before is None else steps[before]
-        if before is None or maker is None or not isinstance(maker.operator, op.Pad):
-            continue
-        pad = maker.operator
-        outside = (pad.before[0], pad.after[0], pad.before[3], pad.after[3]) if len(pad.before) == 4 else (1,)
-        if any(outside) or pad.value != conv.input_zero_point or readers[storage] != [position]:
-            continue
-        top, left, bottom, right = conv.window.padding
-        padding = (top + pad.before[1], left + pad.before[2], bottom + pad.after[1], right + pad.after[2])
-        folded = replace(conv, window=replace(conv.window, padding=padding))
-        steps[position] = replace(step, operator=folded, inputs=maker.inputs)
-        steps[before] = None
-    return _with_steps(program, steps)
-
-
 def _drop_unread(program: Program) -> Program:
     """Steps whose result nobody reads."""
     needed = {program.tensors[tensor].storage for _, tensor in program.outputs}
@@ -221,6 +195,6 @@ _REWRITES: tuple[Callable[[Program], Program], ...] = (
     _fold_gates,
     _merge_tables,
     _absorb_transposes,
-    _fold_pads,
+    fold_pads,
     fuse_floats,
 )

@@ -1,14 +1,17 @@
-"""Movement that moves nothing: slices that are views, and concatenations that are written piece by piece.
+"""Movement that moves nothing: slices that are views, and outputs that are written piece by piece.
 
 A slice along the outermost axis is a part of its input's memory. The inputs of a concatenation along the
-outermost axis lie one behind another in its output, so that whoever computes them can write them there.
-Which memory is shared depends on the program alone, as the order of the steps does.
+outermost axis lie one behind another in its output, so that whoever computes them can write them there, as
+can whoever computes what is padded along that axis: only the borders are left to be filled. Which memory is
+shared depends on the program alone, as the order of the steps does.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+
+import numpy as np
 
 from edgekit.artifacts import ITEM_SIZE
 from edgekit.compiler import operators as op
@@ -30,6 +33,8 @@ def share_memory(program: Program) -> Program:
             continue
         if isinstance(step.operator, op.Concat):
             steps += _joined(step, step.operator, tensors)
+        elif isinstance(step.operator, op.Pad):
+            steps += _bordered(step, step.operator, tensors)
         else:
             steps.append(step)
     if not steps:
@@ -103,6 +108,49 @@ def _joined(step: Step, operator: op.Concat, tensors: list[Tensor]) -> list[Step
             operator.clamp,
         )
         steps.append(replace(step, operator=copy, inputs=(source.id,), output=piece.id))
+    return steps
+
+
+def _bordered(step: Step, operator: op.Pad, tensors: list[Tensor]) -> list[Step]:
+    """The padding as fills of the borders, where what is padded can be computed inside the output."""
+    source, output = tensors[step.inputs[0]], tensors[step.output]
+    padded = [axis for axis in range(len(source.shape)) if operator.before[axis] or operator.after[axis]]
+    if len(padded) != 1 or not _is_outermost(padded[0], output.shape):
+        return [step]
+    axis = padded[0]
+    place = math.prod(source.shape[axis + 1 :])
+    start = operator.before[axis] * place
+    borders = [(0, operator.before[axis]), (start + source.size_bytes, operator.after[axis])]
+    if (
+        output.dtype != "int8"
+        or any(begin % ALIGNMENT for begin in (start, *(begin for begin, places in borders if places)))
+        or not _is_whole(source, tensors)
+        or source.storage == output.storage
+    ):
+        return [step]
+    _move(tensors, source.storage, output.storage, output.offset + start)
+    shape = (1,) * len(source.shape)
+    value = Tensor(
+        len(tensors),
+        f"{output.name} border",
+        shape,
+        "int8",
+        None,
+        len(tensors),
+        np.full(shape, operator.value, np.int8),
+    )
+    tensors.append(value)
+    steps: list[Step] = []
+    for begin, places in borders:
+        if places:
+            border = replace(
+                output,
+                id=len(tensors),
+                shape=(*source.shape[:axis], places, *source.shape[axis + 1 :]),
+                offset=output.offset + begin,
+            )
+            tensors.append(border)
+            steps.append(replace(step, operator=op.Tile(), inputs=(value.id,), output=border.id))
     return steps
 
 

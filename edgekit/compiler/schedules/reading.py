@@ -158,6 +158,14 @@ def _pad(operator: op.Pad, inputs: Sequence[Shape], output: Shape) -> Mapping[in
     return {0: own.reshape(-1)}
 
 
+def _slice(operator: op.Slice, inputs: Sequence[Shape], output: Shape) -> Mapping[int, Reads]:
+    taken = [
+        begin + stride * np.arange(size)
+        for begin, stride, size in zip(operator.begin, operator.strides, output, strict=True)
+    ]
+    return {0: _places(inputs[0])[np.ix_(*taken)].reshape(-1)}
+
+
 def _transpose(operator: op.Transpose, inputs: Sequence[Shape], output: Shape) -> Mapping[int, Reads]:
     return {0: _places(inputs[0]).transpose(operator.axes).reshape(-1)}
 
@@ -174,6 +182,7 @@ _READS: Mapping[type[op.Operator], Rule] = {
     op.Mean: _mean,
     op.Pad: _pad,
     op.Quantize: _same_place,
+    op.Slice: _slice,
     # Its row's maximum and sum come before the row's first element, the rest in place.
     op.Softmax: _same_place,
     op.Transpose: _transpose,

@@ -1,0 +1,63 @@
+"""Padding that the windows behind it do themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.reference.host_library import compile_tflite
+from tests.reference.litert import run_reference
+from tests.reference.tflite_builder import TfliteBuilder
+
+BORDERS = ((0, 0), (1, 2), (2, 1), (0, 0))
+
+
+@pytest.mark.parametrize(("zero_point", "pads"), [(-128, 0), (-3, 1)])
+def test_windows_pad_themselves(tmp_path: Path, zero_point: int, pads: int) -> None:
+    """Convolutions and an average take any zero point, a maximum only what never wins."""
+    rng = np.random.default_rng(3)
+    builder = TfliteBuilder()
+    x = builder.input((1, 7, 6, 4), 0.05, zero_point)
+    padded = builder.pad(x, BORDERS)
+    weights = rng.integers(-127, 128, (8, 3, 3, 4)).astype(np.int8)
+    taps = rng.integers(-127, 128, (1, 3, 3, 4)).astype(np.int8)
+    builder.output(
+        builder.conv2d(
+            padded,
+            weights,
+            rng.integers(-500, 500, 8).astype(np.int32),
+            [0.004] * 8,
+            0.05,
+            -3,
+            padding="VALID",
+        ),
+        builder.depthwise_conv2d(
+            padded, taps, rng.integers(-500, 500, 4).astype(np.int32), [0.004] * 4, 0.05, -3, padding="VALID"
+        ),
+        builder.average_pool(padded, (3, 3), stride=(2, 2), padding="VALID"),
+        builder.max_pool(padded, (2, 2), stride=(2, 2), padding="VALID"),
+    )
+    content = builder.build()
+    library = compile_tflite(content, tmp_path)
+    assert [operator.op for operator in library.compiled.operators].count("pad") == pads
+    for _ in range(3):
+        values = rng.integers(-128, 128, (1, 7, 6, 4)).astype(np.int8)
+        for mine, reference in zip(library.run([values]), run_reference(content, [values]), strict=True):
+            np.testing.assert_array_equal(mine, reference)
+
+
+def test_another_value_is_no_padding_of_a_convolution(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    builder = TfliteBuilder()
+    x = builder.input((1, 5, 5, 4), 0.05, 7)
+    weights = rng.integers(-127, 128, (4, 3, 3, 4)).astype(np.int8)
+    bias = np.zeros(4, np.int32)
+    padded = builder.padv2(x, BORDERS, 12)
+    builder.output(builder.conv2d(padded, weights, bias, [0.004] * 4, 0.05, -3, padding="VALID"))
+    content = builder.build()
+    library = compile_tflite(content, tmp_path)
+    assert "pad" in [operator.op for operator in library.compiled.operators]
+    values = rng.integers(-128, 128, (1, 5, 5, 4)).astype(np.int8)
+    np.testing.assert_array_equal(library.run([values])[0], run_reference(content, [values])[0])
