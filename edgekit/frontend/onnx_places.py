@@ -11,8 +11,15 @@ from edgekit.artifacts import Place
 
 __all__ = ["SourceNode", "places_in_source", "source_nodes"]
 
-# An operator that fusion puts in place of another one.
-_FUSED_FROM: Mapping[str, tuple[str, ...]] = {"Gemm": ("Gemm", "MatMul")}
+_FUSED_FROM: Mapping[str, tuple[str, ...]] = {
+    "Conv": ("Conv",),
+    "ConvTranspose": ("ConvTranspose",),
+    "Gemm": ("Gemm", "MatMul"),
+    "MatMul": ("MatMul", "Gemm"),
+}
+"""Operators that take in those behind them, and what they were. All others stand for what wrote their tensor,
+even as another kind: the product that is left of a HardSwish is no earlier product of the file.
+"""
 
 _MAX_FUSED = 8
 
@@ -44,12 +51,15 @@ def places_in_source(source: Mapping[str, SourceNode], rewritten: GraphProto) ->
     """
     found: dict[str, Place] = {}
     for node in rewritten.node:
-        wanted = _FUSED_FROM.get(node.op_type, (node.op_type,))
+        wanted = _FUSED_FROM.get(node.op_type)
         for output in node.output:
             last = source.get(output)
             if last is None:
                 continue
             current: SourceNode | None = last
+            if wanted is None:
+                found[output] = last.place
+                continue
             for _ in range(_MAX_FUSED):
                 if current is None or current.place.op in wanted:
                     break
