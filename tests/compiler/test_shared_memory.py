@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from tests.reference.tflite_builder import Tensor as TfliteTensor, TfliteBuilder
 SCALE = Quantization(0.1, 0)
 
 
-def program_of(shapes: list[tuple[int, ...]], steps: list[Step], outputs: list[int]) -> Program:
+def program_of(shapes: Sequence[tuple[int, ...]], steps: Sequence[Step], outputs: Sequence[int]) -> Program:
     """Tensor 0 is the input."""
     tensors = tuple(Tensor(i, f"t{i}", shape, "int8", SCALE, i) for i, shape in enumerate(shapes))
     return Program(
