@@ -46,7 +46,7 @@ def _emit_pool(frame: Frame, operator: op.AveragePool | op.MaxPool, source: Tens
     average = isinstance(operator, op.AveragePool)
     reduction: Reduction = "average" if average else "maximum"
     size = math.prod(operator.window.kernel)
-    if average and _is_inside(operator.window, source, output) and size & (size - 1) == 0:
+    if average and _is_inside(operator.window, source, output) and size > 1 and size & (size - 1) == 0:
         reduction = "average_shift"
     with repeat(batch) as image, repeat(rows) as row, repeat(columns) as column:
         top, count_rows = _inside(row, operator.window, 0, height)

@@ -126,7 +126,7 @@ def _average(
 def _average_shift(
     code: Assembler, totals: Sequence[Register], spare: tuple[Register, Register], at_exponent: int
 ) -> None:
-    """Each total divided by a power of two, halves away from zero."""
+    """Each total divided by a power of two from 2 up, halves away from zero."""
     exponent, half = (code.rename(each, name) for each, name in zip(spare, ("exponent", "half"), strict=True))
     code.ldrd(exponent, half, SP, at_exponent)
     for total in totals:
