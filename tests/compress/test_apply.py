@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import NoReturn
@@ -89,6 +90,50 @@ def test_masks_hold_while_it_trains_for_integers(tmp_path: Path) -> None:
     assert sum(int((value == 0).sum()) for value in values) >= int(0.7 * weights)
 
 
+def test_quantisation_takes_the_calibration_rows_and_the_trained_module(tmp_path: Path) -> None:
+    """Which module and which rows reach the functions that quantise, and that theirs is the result."""
+    calls: list[tuple[str, object]] = []
+    start = classifier()
+    integers = classifier(4)
+
+    def after_training(module: nn.Module, example: object, rows: Labelled) -> nn.Module:
+        calls.append(("after training", rows))
+        return integers
+
+    def prepare(module: nn.Module, example: object) -> nn.Module:
+        return copy.deepcopy(module)
+
+    def convert(prepared: nn.Module) -> nn.Module:
+        calls.append(("convert", prepared))
+        return integers
+
+    quantizers = Quantizers(after_training, prepare, convert, lambda module, example, rows: 0.25)
+    for method in ("ptq", "qat"):
+        recipe = parse_recipe(f"schema=1\n[[step]]\nkind='quantize'\nmethod='{method}'\nepochs=1")
+        (tmp_path / method).mkdir()
+        found = apply_recipe(start, recipe, EXAMPLE, ROWS, quantizers=quantizers, work=tmp_path / method)
+        assert found.quantized
+        assert found.module is integers
+        assert found.steps[0].accuracy_after == 0.25
+    (_, rows), (_, trained) = calls
+    assert rows is ROWS.calibration
+    assert isinstance(trained, nn.Sequential)
+    assert not torch.equal(trained[0].weight, start[0].weight)  # type: ignore[arg-type]
+
+
+def test_rows_are_augmented_in_every_training(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        seen.append(len(x))
+        return x
+
+    recipe = parse_recipe("schema=1\n[[step]]\nkind='fine_tune'\nepochs=2\nbatch_size=100")
+    apply_recipe(classifier(), recipe, EXAMPLE, ROWS, quantizers=QUANTIZERS, work=tmp_path, augment=augment)
+    assert seen == [100] * 6
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize(
     ("schedule", "at_ends"),
     [
@@ -97,22 +142,28 @@ def test_masks_hold_while_it_trains_for_integers(tmp_path: Path) -> None:
         ("iterative", [0.5 / 3, 1.0 / 3, 0.5]),
     ],
 )
-def test_sparsity_grows_while_it_trains(tmp_path: Path, schedule: str, at_ends: list[float]) -> None:
+def test_sparsity_grows_while_it_trains(
+    tmp_path: Path, schedule: str, at_ends: list[float], scope: str
+) -> None:
     """Share of zeros in the checkpoint of each epoch, against the schedules' formulas."""
     found: list[float] = []
+    by_layer: list[list[float]] = []
 
     def counted(number: int, epoch: Epoch) -> None:
         state = torch.load(tmp_path / f"step-{number}.pt", weights_only=True)["module"]
-        weights = torch.cat([value.flatten() for name, value in state.items() if "weight" in name])
-        found.append(float((weights == 0).double().mean()))
+        weights = [value.flatten() for name, value in state.items() if "weight" in name]
+        found.append(float((torch.cat(weights) == 0).double().mean()))
+        by_layer.append([float((one == 0).double().mean()) for one in weights])
 
     _apply(
         tmp_path,
         "schema=1\n[training]\nepochs=3\nbatch_size=30\n[[step]]\nkind='magnitude'\nsparsity=0.5\n"
-        f"schedule='{schedule}'\nsteps=3\n[[step]]\nkind='fine_tune'",
+        f"schedule='{schedule}'\nscope='{scope}'\nsteps=3\n[[step]]\nkind='fine_tune'",
         Events(epoch=counted),
     )
     assert found == pytest.approx(at_ends, abs=0.01)
+    # one threshold for all takes other shares of each layer; its own takes the same
+    assert (np.ptp(by_layer[0]) < 0.03) == (scope == "layer")
 
 
 class Interrupted(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,58 @@ def test_both_losses_are_weighted() -> None:
     torch.testing.assert_close(
         gradients["both"], 0.25 * gradients["labels"] + 0.75 * gradients["distillation"], rtol=1e-4, atol=1e-7
     )
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_a_training_is_its_formulas(optimizer: str, schedule: str) -> None:
+    """A linear layer, all rows in one batch, against the same steps in numpy: the gradient of the mean
+    cross-entropy; SGD with momentum, or AdamW (Loshchilov and Hutter, 2019, algorithm 2); warm-up, then
+    half a cosine.
+    """
+    torch.manual_seed(1)
+    layer = torch.nn.Linear(4, 3, bias=False)
+    weights = layer.weight.detach().double().numpy().copy()
+    epochs, rate, decay, momentum, rising = 10, 0.05, 0.1, 0.8, 3
+    config = Training(
+        epochs=epochs,
+        batch_size=len(ROWS),
+        learning_rate=rate,
+        weight_decay=decay,
+        momentum=momentum,
+        optimizer=optimizer,  # type: ignore[arg-type]
+        schedule=schedule,  # type: ignore[arg-type]
+        warmup=rising / epochs,
+    )
+    train(layer, config, ROWS, None)
+    assert ROWS.y is not None
+    first, second = np.zeros_like(weights), np.zeros_like(weights)
+    for step in range(epochs):
+        after = (step - rising) / (epochs - rising)
+        factor = 1.0 if schedule == "constant" else 0.5 + 0.5 * math.cos(math.pi * after)
+        lr = rate * ((step + 1) / rising if step < rising else factor)
+        logits = ROWS.x.astype(np.float64) @ weights.T
+        answer = np.exp(logits - logits.max(1, keepdims=True))
+        answer /= answer.sum(1, keepdims=True)
+        gradient = (answer - np.eye(3)[ROWS.y]).T @ ROWS.x / len(ROWS)
+        if optimizer == "sgd":
+            first = momentum * first + gradient + decay * weights
+            weights = weights - lr * first
+        else:
+            first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+            move = first / (1 - 0.9 ** (step + 1)) / (np.sqrt(second / (1 - 0.999 ** (step + 1))) + 1e-8)
+            weights = weights - lr * decay * weights - lr * move
+    np.testing.assert_allclose(layer.weight.detach().numpy(), weights, rtol=1e-4, atol=1e-5)
+
+
+def test_the_seed_orders_the_rows() -> None:
+    found = []
+    for seed in (0, 0, 1):
+        module = classifier()
+        train(module, Training(epochs=1, batch_size=32, seed=seed), ROWS, None)
+        found.append(module[0].weight.detach().numpy())
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
 
 
 class Interrupted(Exception):
