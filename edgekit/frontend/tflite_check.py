@@ -40,7 +40,7 @@ RULES: Mapping[str, Rule] = {**OPERATORS, **MOVES}
 
 ACTIVATION_FIELD: Mapping[str, int] = {
     "ADD": 0, "SUB": 0, "MUL": 0, "DIV": 0, "CONCATENATION": 1, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 4,
-    "FULLY_CONNECTED": 0, "AVERAGE_POOL_2D": 5, "MAX_POOL_2D": 5, "TRANSPOSE_CONV": 3,
+    "FULLY_CONNECTED": 0, "L2_NORMALIZATION": 0, "AVERAGE_POOL_2D": 5, "MAX_POOL_2D": 5, "TRANSPOSE_CONV": 3,
 }  # fmt: skip
 """The number of the fused activation in the options table of the operators that have one."""
 

@@ -116,9 +116,11 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
             "DIV": self._elementwise(relax.op.divide),
             "EXPAND_DIMS": self._move,
             "FULLY_CONNECTED": self._fully_connected,
+            "L2_NORMALIZATION": self._l2_normalization,
+            "LOG_SOFTMAX": self._log_softmax,
             "MAXIMUM": self._elementwise(relax.op.maximum),
             "MAX_POOL_2D": self._max_pool,
-            "MEAN": self._mean,
+            "MEAN": self._reduction(relax.op.mean),
             "MINIMUM": self._elementwise(relax.op.minimum),
             "MUL": self._elementwise(relax.op.multiply),
             "PAD": self._pad,
@@ -136,6 +138,7 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
             "SOFTMAX": self._softmax,
             "SQUEEZE": self._move,
             "SQUARED_DIFFERENCE": self._elementwise(lambda a, b: relax.op.square(relax.op.subtract(a, b))),
+            "SUM": self._reduction(relax.op.sum),
             "SUB": self._elementwise(relax.op.subtract),
             "TRANSPOSE": self._transpose,
             **{name: self._function(function) for name, function in FUNCTIONS.items()},
@@ -387,10 +390,23 @@ class QdqConverter(OperatorConverter):  # type: ignore[misc]
         )
         return self._quantized(operands, value)
 
-    def _mean(self, operands: Operands, _: Any) -> relax.Expr:
-        keep = operands.options is not None and operands.options.boolean(0)
-        value = relax.op.mean(self._real(operands.input(0)), list(reduce_axes(operands)), keep)
-        return self._quantized(operands, value)
+    def _reduction(self, function: Callable[..., relax.Expr]) -> Callable[[Operands, Any], relax.Expr]:
+        def convert(operands: Operands, _: Any) -> relax.Expr:
+            keep = operands.options is not None and operands.options.boolean(0)
+            value = function(self._real(operands.input(0)), list(reduce_axes(operands)), keep)
+            return self._quantized(operands, value)
+
+        return convert
+
+    def _l2_normalization(self, operands: Operands, _: Any) -> relax.Expr:
+        """Each row by its length, at least 10⁻⁶. `reference/l2normalization.h`"""
+        value = self._real(operands.input(0))
+        length = relax.op.sqrt(relax.op.sum(relax.op.multiply(value, value), [-1], True))
+        length = relax.op.maximum(length, relax.const(1e-6, "float32"))
+        return self._quantized(operands, relax.op.divide(value, length))
+
+    def _log_softmax(self, operands: Operands, _: Any) -> relax.Expr:
+        return self._quantized(operands, relax.op.nn.log_softmax(self._real(operands.input(0)), -1))
 
     def _extreme(self, function: Callable[..., relax.Expr]) -> Callable[[Operands, Any], relax.Expr]:
         def convert(operands: Operands, _: Any) -> relax.Expr:

@@ -422,6 +422,11 @@ def softmax_beta(operands: Operands) -> float:
 
 def _softmax(operands: Operands) -> Shape:
     softmax_beta(operands)
+    return _row(operands)
+
+
+def _row(operands: Operands) -> Shape:
+    """Of what is computed along the last axis."""
     if not operands.input(0).shape:
         raise operands.wrong("its input has no dimension")
     return operands.input(0).shape
@@ -514,9 +519,11 @@ OPERATORS: Mapping[str, Rule] = {
     "FULLY_CONNECTED": Rule(_fully_connected, (2, 3), weights=1, channel_axis=0, bias=2, options_type=8),
     "GELU": Rule(_same, (1, 1), options_type=116),
     "HARD_SWISH": Rule(_same, (1, 1)),
+    "L2_NORMALIZATION": Rule(_row, (1, 1), options_type=12),
     "LEAKY_RELU": Rule(_same, (1, 1), options_type=75),
     "LOG": Rule(_same, (1, 1)),
     "LOGISTIC": Rule(_same, (1, 1)),
+    "LOG_SOFTMAX": Rule(_row, (1, 1), options_type=36),
     "MAXIMUM": Rule(_broadcast, (2, 2), same_quantization=True),
     "MAX_POOL_2D": Rule(_pool, (1, 1), same_quantization=True, options_type=5),
     "MEAN": Rule(_reduce, (2, 2), plain=(1,), options_type=27),
@@ -540,6 +547,7 @@ OPERATORS: Mapping[str, Rule] = {
     "SQRT": Rule(_same, (1, 1)),
     "SQUARED_DIFFERENCE": Rule(_broadcast, (2, 2)),
     "SQUEEZE": Rule(_squeeze, (1, 1), same_quantization=True, options_type=30),
+    "SUM": Rule(_reduce, (2, 2), plain=(1,), options_type=27),
     "SUB": Rule(_broadcast, (2, 2), options_type=28),
     "TANH": Rule(_same, (1, 1)),
     "TRANSPOSE": Rule(_transpose, (2, 2), plain=(1,), same_quantization=True),

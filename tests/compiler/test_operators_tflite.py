@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings, strategies as st
 from numpy.typing import NDArray
 
-from edgekit.artifacts import Quantization
+from edgekit.artifacts import ImportOptions, Quantization
 from edgekit.compiler.lowering import lower_model
 from edgekit.compiler.program import Program
 from edgekit.frontend import load_model
@@ -223,6 +223,43 @@ def test_one_tensor_read_by_several_operators() -> None:
     builder.output(builder.mean(both, [1, 2], 0.5, -1, keep_dims=False), total, both)
     values = rng.integers(-128, 128, (1, 6, 6, 4)).astype(np.int8)
     compare(builder.build(), [values], ["mean", "total", "both"])
+
+
+def test_sums_equal_litert() -> None:
+    """Over any axes, to scales that fit and scales that clamp; by its optimised kernel."""
+    rng = np.random.default_rng(8)
+    builder = TfliteBuilder()
+    x = builder.input((2, 5, 6, 3), 0.03, -17)
+    forms = [((1, 2), 0.2, True), ((3,), 0.05, False), ((0, -1), 0.011, True), ((2,), 0.9, False)]
+    for axes, scale, keep in forms:
+        builder.output(builder.reduction("SUM", x, axes, scale, 5, keep_dims=keep))
+    values = rng.integers(-128, 128, (2, 5, 6, 3)).astype(np.int8)
+    content = builder.build()
+    with tempfile.TemporaryDirectory() as directory:
+        found = compile_tflite(content, Path(directory)).run([values])
+    for ours, theirs in zip(found, ReferenceModel(content, optimised=True).run([values]), strict=True):
+        equal_bytes(ours, theirs, "sum")
+    assert {step.operator.NAME for step in program_of(content).steps} == {"mean"}
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_rows_that_are_normalised_in_float(dtype: str) -> None:
+    """LiteRT's int8 forms are fixed point; the rounded reals are a step off here and there."""
+    rng = np.random.default_rng(9)
+    builder = TfliteBuilder()
+    real = dtype == "float32"
+    x = builder.input((4, 9), 0.0 if real else 0.05, 0 if real else 3, dtype=dtype)
+    builder.output(builder.normalized("L2_NORMALIZATION", x), builder.normalized("LOG_SOFTMAX", x))
+    values = (rng.normal(size=(4, 9)) if real else rng.integers(-128, 128, (4, 9))).astype(dtype)
+    values[2] = 0 if real else 3
+    content = builder.build()
+    with tempfile.TemporaryDirectory() as directory:
+        found = compile_tflite(content, Path(directory), ImportOptions(precision="float32")).run([values])
+    for ours, theirs in zip(found, run_reference(content, [values]), strict=True):
+        assert ours.dtype == theirs.dtype
+        difference = np.abs(ours.astype(np.float64).reshape(theirs.shape) - theirs)
+        assert difference.max() <= (1e-5 if real else 1)
+    assert not found[0].reshape(4, 9)[2].any()
 
 
 def test_a_gate_is_one_table() -> None:

@@ -6,6 +6,7 @@ value lies at the boundary of two, never by more, and a wrong bound, padding or 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgekit.artifacts import Model
 from edgekit.frontend import load_model
+from edgekit.frontend.tflite_check import RULES
 from edgekit.frontend.tflite_convert import activation_range
 from edgekit.frontend.tflite_operators import Activation
 from tests.frontend.host import run_on_host, worst_difference
@@ -333,3 +335,9 @@ def test_a_tensor_read_twice_is_computed_once(tmp_path) -> None:
     assert sum("conv2d" in call for call in calls) == 2
     data = rng.integers(-128, 128, (1, 4, 4, 2)).astype(np.int8)
     assert worst_difference(run_on_host(model, [data]), run_reference(content, [data])) <= 2
+
+
+def test_the_page_lists_what_is_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    listed = page.split("TFLite: ABS")[1].split(" (SHAPE")[0]
+    assert {"ABS", *re.findall(r"[A-Z][A-Z0-9_]+", listed)} == {*RULES, "SHAPE"}

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.artifacts import CompiledModel, CompiledOperator, TensorSpec
+from edgekit.artifacts import (
+    DEFAULT_IMPORT,
+    CompiledModel,
+    CompiledOperator,
+    ImportOptions,
+    TensorSpec,
+)
 
 __all__ = ["HostLibrary", "build_host_library", "compile_tflite"]
 
@@ -137,7 +143,7 @@ def build_host_library(compiled: CompiledModel, directory: Path) -> HostLibrary:
     return HostLibrary(library, compiled)
 
 
-def compile_tflite(content: bytes, directory: Path) -> HostLibrary:
+def compile_tflite(content: bytes, directory: Path, options: ImportOptions = DEFAULT_IMPORT) -> HostLibrary:
     """TFLite file → frontend → compiler → shared library."""
     from edgekit.compiler import compile_model
     from edgekit.frontend import load_model
@@ -145,4 +151,4 @@ def compile_tflite(content: bytes, directory: Path) -> HostLibrary:
 
     path = directory / "model.tflite"
     path.write_bytes(content)
-    return build_host_library(compile_model(load_model(path), load_target("host")), directory)
+    return build_host_library(compile_model(load_model(path, options), load_target("host")), directory)

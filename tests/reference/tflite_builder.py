@@ -84,6 +84,9 @@ _VERSIONS = {
     "AVERAGE_POOL_2D": 2,
     "MAX_POOL_2D": 2,
     "MEAN": 2,
+    "SUM": 2,
+    "LOG_SOFTMAX": 2,
+    "L2_NORMALIZATION": 2,
     "PAD": 2,
     "PADV2": 2,
     "CONCATENATION": 2,
@@ -328,8 +331,15 @@ class TfliteBuilder:
     ) -> Tensor:
         return self._pool("MAX_POOL_2D", x, kernel, stride, padding, activation)
 
-    def mean(
-        self, x: Tensor, axes: Sequence[int], scale: float, zero_point: int, *, keep_dims: bool = True
+    def reduction(
+        self,
+        name: Literal["MEAN", "SUM"],
+        x: Tensor,
+        axes: Sequence[int],
+        scale: float,
+        zero_point: int,
+        *,
+        keep_dims: bool = True,
     ) -> Tensor:
         options = schema.ReducerOptionsT()
         options.keepDims = keep_dims
@@ -338,7 +348,21 @@ class TfliteBuilder:
             1 if i in reduced else extent for i, extent in enumerate(x.shape) if keep_dims or i not in reduced
         ]
         indices = self.constant(np.array(axes, np.int32))
-        return self._operator("MEAN", [x, indices], options, shape, scale, zero_point)
+        return self._operator(name, [x, indices], options, shape, scale, zero_point, x.dtype)
+
+    def mean(
+        self, x: Tensor, axes: Sequence[int], scale: float, zero_point: int, *, keep_dims: bool = True
+    ) -> Tensor:
+        return self.reduction("MEAN", x, axes, scale, zero_point, keep_dims=keep_dims)
+
+    def normalized(self, name: Literal["L2_NORMALIZATION", "LOG_SOFTMAX"], x: Tensor) -> Tensor:
+        """Rows along the last axis, in the quantisation that LiteRT asks for."""
+        logarithm = name == "LOG_SOFTMAX"
+        options: Any = schema.LogSoftmaxOptionsT() if logarithm else schema.L2NormOptionsT()
+        scale, zero_point = (1 / 16, 127) if logarithm else (1 / 128, 0)
+        if x.dtype == "float32":
+            scale, zero_point = 0.0, 0
+        return self._operator(name, [x], options, x.shape, scale, zero_point, x.dtype)
 
     def pad(self, x: Tensor, paddings: Sequence[tuple[int, int]]) -> Tensor:
         table = self.constant(np.array(paddings, np.int32).reshape(len(paddings), 2))
