@@ -39,6 +39,7 @@ from edgekit.cli.settings import (
     target_name,
 )
 from edgekit.errors import UsageError
+from edgekit.sources import DEFAULT_PREFIX
 
 if TYPE_CHECKING:
     from edgekit.pipeline import Emitted
@@ -51,6 +52,15 @@ EmitOption = Annotated[
     typer.Option("--emit", help="bundle: object code and firmware; c: C99 that builds without TVM."),
 ]
 
+PrefixOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prefix",
+        metavar="NAME",
+        help="With --emit c: what files, functions and macros are called; edgekit_model by default.",
+    ),
+]
+
 
 def command(
     context: typer.Context,
@@ -58,6 +68,7 @@ def command(
     target: TargetOption = None,
     output: OutputOption = None,
     emit: EmitOption = "bundle",
+    prefix: PrefixOption = None,
     prefer: PreferOption = None,
     tune: TuneFlag = False,
     board: BoardOption = None,
@@ -99,8 +110,13 @@ def command(
                 hint="leave --tune or --emit out",
             )
         existing_model(chosen.model)
-        _emit(session, chosen, target, project, output)
+        _emit(session, chosen, target, project, output, prefix or DEFAULT_PREFIX)
         return
+    if prefix is not None:
+        raise UsageError(
+            "--prefix is for --emit c: object code has its names already",
+            hint="leave --prefix out, or add --emit c",
+        )
     where = target_name(target, project)
     existing_model(chosen.model)
 
@@ -132,7 +148,12 @@ def command(
 
 
 def _emit(
-    session: Session, chosen: ModelSettings, target: str | None, project: Project | None, output: Path | None
+    session: Session,
+    chosen: ModelSettings,
+    target: str | None,
+    project: Project | None,
+    output: Path | None,
+    prefix: str,
 ) -> None:
     """Write C99. The target only says which compiler the Makefile calls, so that none need be named."""
     from edgekit.pipeline import bundle_directory, emit_sources
@@ -150,6 +171,7 @@ def _emit(
             calibration=chosen.calibration,
             options=chosen.options,
             compile_options=chosen.compile_options,
+            prefix=prefix,
             seed=chosen.seed,
             folder=chosen.folder,
             progress=progress,

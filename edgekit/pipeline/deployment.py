@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from edgekit.pipeline.request import ModelSource, float_source, import_model, re
 from edgekit.pipeline.results import Analysis, Compiled, Deployment, Emitted, bundle_directory
 from edgekit.progress import Notice, Progress, Step, silent, step
 from edgekit.report.document import deploy_document
-from edgekit.sources import write_sources
+from edgekit.sources import DEFAULT_PREFIX, renamed, write_sources
 from edgekit.stages import STAGES, Stages
 from edgekit.target import Target
 from edgekit.text import printable
@@ -180,6 +181,7 @@ def emit_sources(
     calibration: str | Path | None = None,
     options: ImportOptions = DEFAULT_IMPORT,
     compile_options: CompileOptions = DEFAULT_COMPILE,
+    prefix: str = DEFAULT_PREFIX,
     seed: int = 0,
     folder: Path | None = None,
     progress: Progress = silent,
@@ -187,12 +189,14 @@ def emit_sources(
 ) -> Emitted:
     """Import a model and write it as C99, in the portable schedule whatever the target's are.
 
-    The arguments are `deploy`'s; `build/<model>-<target>-c` is written by default.
+    The arguments are `deploy`'s; `build/<model>-<target>-c` is written by default. `prefix` is what files,
+    functions and macros are called: models with different ones fit into one program.
 
     Raises:
         UsageError: `directory` holds something else.
     """
     resolved = resolve_target(target, progress)
+    renamed({}, prefix)  # a wrong name is refused before the model is read
     imported = import_model(
         request_of(model, None, options, data, calibration, seed, folder), progress, stages
     )
@@ -203,6 +207,7 @@ def emit_sources(
         progress(Notice(f"C99 has the portable schedule, not those of {resolved.name}"))
     with step(progress, Step.COMPILE, f"{printable(imported.model.name, 60)} to C99") as running:
         compiled = stages.emit_model(imported.model, resolved, compile_options)
+        compiled = replace(compiled, files=renamed(compiled.files, prefix))
         write_sources(place, compiled.files)
         running.outcome = f"{len(compiled.operators)} operators, {len(compiled.files)} files"
     return Emitted(imported.model, compiled, place)

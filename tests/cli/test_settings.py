@@ -164,3 +164,10 @@ def test_every_command_that_compiles_is_told(
     for flags in ((), ("--prefer", "size")):
         assert CliRunner().invoke(app, [*command, *flags]).exit_code == 2
     assert [options.prefer for options in told] == ["ram", "size"]
+
+
+def test_a_prefix_is_of_c_sources() -> None:
+    Path("own.tflite").touch()
+    result = CliRunner().invoke(app, ["compile", "--prefix", "kws"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--prefix is for --emit c" in result.stderr

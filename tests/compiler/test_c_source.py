@@ -19,7 +19,7 @@ from edgekit.compiler.codegen.c_source import render_kernels
 from edgekit.compiler.codegen.objects import lower_function
 from edgekit.errors import UnsupportedError, UsageError
 from edgekit.frontend import load_model
-from edgekit.sources import write_sources
+from edgekit.sources import renamed, write_sources
 from edgekit.target import load_target
 from tests.frontend.hostile import good_tflite
 from tests.frontend.onnx_models import OnnxBuilder
@@ -226,6 +226,40 @@ def test_the_makefile_and_the_cmake_file_build_the_example(case: _Case, tmp_path
     _call(["cmake", "-S", str(case.sources), "-B", str(tmp_path), "-DCMAKE_BUILD_TYPE=Release"], tmp_path)
     _call(["cmake", "--build", str(tmp_path)], tmp_path)
     case.check(tmp_path / "example")
+
+
+def test_two_models_in_one_program(tmp_path: Path) -> None:
+    """Each under its own name, called from C++ with the warnings that a careful project has on."""
+    (tmp_path / "small.tflite").write_bytes(good_tflite())
+    emitted = emit_model(load_model(tmp_path / "small.tflite"), load_target("host"))
+    for prefix in ("first", "second"):
+        files = renamed(emitted.files, prefix)
+        assert not any("edgekit_model" in name or b"edgekit_model" in text for name, text in files.items())
+        write_sources(tmp_path / prefix, files)
+        _call(["make", "-s", "-C", str(tmp_path / prefix)], tmp_path)
+        sources = [str(path) for path in (tmp_path / prefix).glob("*.c")]
+        careful = [*STRICT, "-Wcast-qual", "-Wmissing-prototypes", "-Wundef", "-fsyntax-only"]
+        _call(["gcc", *careful, *sources], tmp_path)
+    (tmp_path / "main.cpp").write_text(
+        '#include "first/first.h"\n#include "second/second.h"\n#include <cstring>\n'
+        "int main() {\n"
+        "    std::memset(first_input(0), 3, FIRST_INPUT_0_BYTES);\n"
+        "    std::memset(second_input(0), 3, SECOND_INPUT_0_BYTES);\n"
+        "    if (first_run() != 0 || second_run() != 0) return 2;\n"
+        "    return std::memcmp(first_output(0), second_output(0), FIRST_OUTPUT_0_BYTES) != 0;\n}\n"
+    )
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    libraries = ["first/libfirst.a", "second/libsecond.a"]
+    warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
+    _call(["g++", *warnings, "main.cpp", *libraries, "-lm", "-o", "both"], tmp_path)
+    _call([str(tmp_path / "both")], tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["", "9x", "a b", "Kws", "../x", "kernels", "a" * 41])
+def test_a_prefix_is_a_plain_name(prefix: str) -> None:
+    with pytest.raises(UsageError, match="can't be the name of C functions"):
+        renamed({}, prefix)
 
 
 def test_the_same_input_gives_the_same_files(tmp_path: Path) -> None:
