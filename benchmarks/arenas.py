@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import get_args
 
 from benchmarks.mlperf_tiny import MODELS
+from edgekit.arena import arena_line
 from edgekit.artifacts import Model, Preference
 from edgekit.compiler.compile import assemble
 from edgekit.compiler.lowering import lower_model
 from edgekit.frontend import load_model
-from edgekit.report.arena import arena_line
 from edgekit.target import load_target
 
 __all__ = ["line"]

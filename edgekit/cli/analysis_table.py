@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgekit.report.arena import arena_line
+from edgekit.arena import arena_line
 from edgekit.text import printable
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from edgekit.arena import arena_line
 from edgekit.artifacts import CompiledModel
-from edgekit.report.arena import arena_line
 from edgekit.report.document import ConditionsSection, DeployDocument, MemorySection, ProfileSection
 from edgekit.text import printable
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from edgekit.arena import arena_line
 from edgekit.artifacts import CompiledModel
 from edgekit.errors import DoesNotFitError
 from edgekit.firmware.elf import Elf
@@ -62,17 +63,23 @@ def _refuse(needed: dict[str, int], target: Target, compiled: CompiledModel) -> 
         f"{_region(target, name).size_bytes} ({size - _region(target, name).size_bytes} too few)"
         for name, size in sorted(needed.items())
     ]
-    tensors = sorted(compiled.allocations, key=lambda item: (-item.size_bytes, item.name))[:_SHOWN]
-    if tensors:
-        shown = ", ".join(f"{printable(item.name, 60)} ({item.size_bytes})" for item in tensors)
-        lines.append(f"arena of {compiled.arena_bytes} bytes; largest tensors: {shown}")
+    held = {content for name in needed for content in _region(target, name).holds}
+    hints = []
+    if held & {"arena", "stack", "data"}:
+        lines.append(f"in RAM: arena {compiled.arena_bytes}, stack {target.stack_bytes}, the agent's data")
+    if "arena" in held and compiled.allocations:
+        steps = [(operator.op, operator.name) for operator in compiled.operators]
+        lines.append(arena_line(compiled.allocations, steps, compiled.arena_bytes))
+        hints.append("--prefer ram takes kernels with less workspace")
     operators = sorted(compiled.operators, key=lambda item: (-item.weights_bytes, item.id))[:_SHOWN]
     heavy = [item for item in operators if item.weights_bytes]
-    if heavy:
-        shown = ", ".join(f"{item.op} {printable(item.name, 60)} ({item.weights_bytes})" for item in heavy)
+    if "weights" in held and heavy:
+        shown = ", ".join(f"{item.op} {printable(item.name, 40)} ({item.weights_bytes})" for item in heavy)
         lines.append(f"weights of {compiled.weights_bytes} bytes; largest operators: {shown}")
+    if "text" in held:
+        hints.append("--prefer size takes less code")
     raise DoesNotFitError(
         "\n".join(lines),
-        hint="make the model smaller, or choose a board with more memory",
+        hint="; ".join([*hints, "else make the model smaller, or choose a board with more memory"]),
         excess_bytes=sum(size - _region(target, name).size_bytes for name, size in needed.items()),
     )

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from jinja2 import Environment, StrictUndefined
 
+from edgekit.arena import ArenaPeak, arena_peak
 from edgekit.artifacts import Allocation, CompiledModel, CompiledOperator, Quantization, TensorSpec
-from edgekit.report.arena import ArenaPeak, arena_peak
 from edgekit.report.document import DeployDocument, OperatorSection, ProfileSection
 from edgekit.report.geometry import memory_chart
 from edgekit.text import printable

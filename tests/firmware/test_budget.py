@@ -56,7 +56,10 @@ def test_an_arena_that_overflows_the_ram(tmp_path: Path) -> None:
     needed = int(message.split("ram needs ")[1].split()[0])
     # 40000 of arena, 4096 of stack, and a few KB of the agent's own.
     assert 44_096 < needed < 52_000
-    assert "arena of 40000 bytes; largest tensors: add:0 (16), double:0 (16), input (16)" in message
+    assert "in RAM: arena 40000, stack 4096, the agent's data" in message
+    assert "arena 40,000 B, peak at 0 mul double:0 (input 16 + output 16)" in message
+    assert "largest operators" not in message, "the flash is large enough"
+    assert (raised.value.hint or "").startswith("--prefer ram")
     assert "flash needs" not in message
 
 

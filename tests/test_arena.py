@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from edgekit.arena import arena_line, arena_peak
 from edgekit.artifacts import Allocation
-from edgekit.report.arena import arena_line, arena_peak
 
 OPERATORS = [("conv2d", "a"), ("conv2d", "b"), ("add", "c")]
 
