@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["did_you_mean", "file_name", "names_function", "printable"]
+__all__ = ["did_you_mean", "file_name", "function_name", "names_function", "printable"]
 
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
 _SAFE_IN_FILE_NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -35,6 +35,12 @@ def file_name(text: str, fallback: str = "model") -> str:
 def names_function(text: str) -> bool:
     """Whether a text has the form `package.module:function`."""
     return _FUNCTION.fullmatch(text) is not None
+
+
+def function_name(text: str) -> str:
+    """The name of what `package.module:function` makes: both last parts, as a module may have several."""
+    module, _, function = text.partition(":")
+    return f"{module.rpartition('.')[2]}_{function}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

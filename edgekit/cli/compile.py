@@ -130,8 +130,7 @@ def command(
         compiled = compile_bundle(
             chosen.model,
             target=resolved,
-            directory=output
-            or bundle_directory(chosen.build, chosen.options.name or chosen.model.stem, resolved.name),
+            directory=output or bundle_directory(chosen.build, chosen.name, resolved.name),
             data=chosen.data,
             calibration=chosen.calibration,
             options=chosen.options,
@@ -165,8 +164,7 @@ def _emit(
         emitted = emit_sources(
             chosen.model,
             target=resolved,
-            directory=output
-            or bundle_directory(chosen.build, chosen.options.name or chosen.model.stem, f"{resolved.name}-c"),
+            directory=output or bundle_directory(chosen.build, chosen.name, f"{resolved.name}-c"),
             data=chosen.data,
             calibration=chosen.calibration,
             options=chosen.options,

@@ -138,8 +138,7 @@ def command(
             core=core,
             seed=chosen.seed,
             budget=budget,
-            directory=output
-            or bundle_directory(chosen.build, chosen.options.name or chosen.model.stem, resolved.name),
+            directory=output or bundle_directory(chosen.build, chosen.name, resolved.name),
             folder=chosen.folder,
             tuned=tune,
             progress=progress,

@@ -98,9 +98,7 @@ def command(
     with session.progress() as progress:
         if bundle is None:
             resolved = load_target(where)
-            bundle = output or bundle_directory(
-                chosen.build, chosen.options.name or chosen.model.stem, resolved.name
-            )
+            bundle = output or bundle_directory(chosen.build, chosen.name, resolved.name)
             compile_bundle(
                 chosen.model,
                 target=resolved,

@@ -11,7 +11,7 @@ from edgekit.cli.options import parse_shapes
 from edgekit.errors import UsageError
 from edgekit.project import FILE_NAME, Project, find_project
 from edgekit.target import Target
-from edgekit.text import did_you_mean, names_function, printable
+from edgekit.text import did_you_mean, function_name, names_function, printable
 
 __all__ = [
     "ModelSettings",
@@ -39,6 +39,13 @@ class ModelSettings:
     build: Path
     own: Project | None
     """The edgekit.toml, when this is its model."""
+
+    @property
+    def name(self) -> str:
+        """What the model is called where nobody says so: after its file, or after its function."""
+        text = str(self.model)
+        plain = function_name(text) if names_function(text) and not self.model.exists() else self.model.stem
+        return self.options.name or plain
 
 
 def project_of_this_folder() -> Project | None:

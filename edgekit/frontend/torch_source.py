@@ -21,7 +21,7 @@ from edgekit.errors import ModelError, UsageError
 from edgekit.frontend.shapes import MAX_ELEMENTS, shape_text, show_name
 from edgekit.frontend.source import MAX_MODEL_BYTES, describe_path, read_head, read_regular_file
 from edgekit.frontend.torch_quiet import quiet, require_torch
-from edgekit.text import printable
+from edgekit.text import function_name, printable
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ def open_factory(text: str, options: ImportOptions, folder: Path | None = None) 
     if options.weights is not None:
         load_weights(module, options.weights)
     inputs = _examples(given, text) if given is not None else _inputs_of_shapes(module, options.shapes, text)
-    return TorchProgram(module, tuple(inputs), text.rpartition(":")[0].rpartition(".")[2])
+    return TorchProgram(module, tuple(inputs), function_name(text))
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def test_a_factory_with_weights_and_a_shape(factory: Factory, tmp_path: Path) ->
     options = ImportOptions(weights=weights, shapes={"image": (1, 3, 8, 8)}, precision="float32")
     model = load_model(factory("bare"), options)
     assert (model.format, model.input_names, model.output_names) == ("torch", ("image",), ("output",))
-    assert model.name == factory("bare").partition(":")[0]
+    assert model.name == factory("bare").partition(":")[0] + "_bare"
     program = open_source(factory("bare"), options)
     assert isinstance(program, TorchProgram)
     assert isinstance(program.program, nn.Module)
