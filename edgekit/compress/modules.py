@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -61,7 +62,10 @@ def _same_channels_last(module: nn.Module, inputs: torch.Tensor) -> bool:
     if not any(parameter.ndim == 4 for parameter in module.parameters()):
         return False
     # Copies: a module that watches its values for their range, as before quantisation, must not see this.
-    plain, trial = copy.deepcopy(module), copy.deepcopy(module)
+    with warnings.catch_warnings():
+        # torch warns of its own ways while it copies a graph that it captured.
+        warnings.simplefilter("ignore", FutureWarning)
+        plain, trial = copy.deepcopy(module), copy.deepcopy(module)
     _lay_out(trial, torch.channels_last)
     try:
         with evaluation_mode(plain), evaluation_mode(trial), torch.no_grad():

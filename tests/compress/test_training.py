@@ -23,6 +23,7 @@ from edgekit.compress.training import (
     train,
 )
 from edgekit.errors import UsageError
+from edgekit.frontend.torch_qat import prepare_qat
 from tests.compress.networks import EXAMPLE, Branches, blobs, classifier
 
 ROWS, VALIDATION = blobs(300, 0), blobs(200, 1)
@@ -164,6 +165,18 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> N
     assert heard == [3, 4]
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_convolutions_prepared_for_integers_train_without_a_word_of_torchs_own() -> None:
+    """Warnings are errors here: copying a graph that torch captured brings one."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    prepared = prepare_qat(module, EXAMPLE)
+    rows = Labelled(
+        np.random.default_rng(0).normal(0, 1, (64, 3, 12, 12)).astype(np.float32), np.arange(64) % 3
+    )
+    epochs = train(prepared, Training(epochs=4, batch_size=16, learning_rate=1e-2), rows, None)
+    assert epochs[-1].loss < epochs[0].loss
 
 
 def test_a_damaged_checkpoint_is_no_fresh_start(tmp_path: Path) -> None:
