@@ -225,7 +225,8 @@ def is_classified(rows: Rows, outputs: Sequence[TensorSpec]) -> bool:
     if int(rows.y.max()) >= classes:
         raise ModelError(
             f"{rows.source}: y has class {int(rows.y.max())}, and the model's first output has "
-            f"{classes} values"
+            f"{classes} values",
+            hint="classes count from 0, in the order of the output's values",
         )
     return True
 

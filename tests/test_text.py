@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from edgekit.quantities import parse_bytes, parse_count, parse_duration_us
-from edgekit.text import did_you_mean, file_name, printable
+from edgekit.text import did_you_mean, file_name, function_name, printable
 
 
 @given(st.text(alphabet=st.characters(codec=None), max_size=400), st.integers(1, 100))
@@ -67,3 +67,8 @@ def test_what_is_no_amount(text: str) -> None:
     for parse in (parse_count, parse_bytes, parse_duration_us):
         with pytest.raises(ValueError, match=r"amount|greater"):
             parse(text)
+
+
+def test_what_a_function_makes_is_called_after_module_and_function() -> None:
+    assert function_name("package.networks:small") == "networks_small"
+    assert function_name("networks:small") != function_name("networks:large")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Mapping
 
 from edgekit.errors import ModelError, UsageError
+from edgekit.text import printable
 
 __all__ = ["MAX_ELEMENTS", "fix_input_shapes", "shape_text", "show_name", "show_text"]
 
@@ -86,6 +88,6 @@ def fix_input_shapes(
         plural = "inputs have" if len(dynamic) > 1 else "input has"
         raise ModelError(
             f"The model's {plural} dynamic dimensions: {', '.join(dynamic)}. A board needs fixed ones.",
-            hint=f"Fix them: --shape {first.encode('unicode_escape').decode('ascii')}={example}",
+            hint=f"Fix them: --shape {shlex.quote(f'{printable(first)}={example}')}",
         )
     return fixed

@@ -61,6 +61,7 @@ def test_an_input_that_stays_dynamic_is_named_alone(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"'right side'") as caught:
         load_model(_save(tmp_path, _dynamic("batch", 4)), ImportOptions(shapes={"left": (2, 4)}))
     assert "'left'" not in caught.value.message
+    assert "--shape 'right side=1,4'" in str(caught.value.hint)
 
 
 def test_an_unknown_input_gets_the_nearest(tmp_path: Path) -> None:
