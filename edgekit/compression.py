@@ -255,7 +255,7 @@ class _Shown:
         self._progress(StepStarted(self._kind, f"{number}. {method.kind}", total))
 
     def epoch(self, number: int, epoch: Epoch) -> None:
-        self._progress(StepAdvanced(self._kind, epoch.number))
+        self._progress(StepAdvanced(self._kind, epoch.number, epoch.summary))
 
     def finished(self, report: StepReport) -> None:
         accuracy = (

@@ -59,10 +59,11 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepAdvanced:
-    """`done` units of work of the running step are over."""
+    """`done` units of work of the running step are over; `detail` says what the last of them came to."""
 
     step: Step
     done: int
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,8 @@ class RunningStep:
         self._name = name
         self.outcome = ""
 
-    def advance(self, done: int) -> None:
-        self._progress(StepAdvanced(self._name, done))
+    def advance(self, done: int, detail: str = "") -> None:
+        self._progress(StepAdvanced(self._name, done, detail))
 
 
 @contextmanager

@@ -42,7 +42,8 @@ class LinesView:
             if time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
                 self._last = time.monotonic()
                 whole = "" if self._total is None else f" of {self._total}"
-                self._say(f"{event.step.value:<9} {event.done}{whole}")
+                detail = f": {printable(event.detail, 80)}" if event.detail else ""
+                self._say(f"{event.step.value:<9} {event.done}{whole}{detail}")
         elif isinstance(event, StepFinished):
             self._say(_finished(event))
         elif isinstance(event, TableLine):
@@ -59,6 +60,7 @@ class TerminalView:
         self._console = Console(stderr=True, markup=False, emoji=False, highlight=False)
         self._bars: Progress | None = None
         self._task: TaskID | None = None
+        self._description = ""
 
     def __enter__(self) -> TerminalView:
         return self
@@ -73,7 +75,8 @@ class TerminalView:
             self._start(event)
         elif isinstance(event, StepAdvanced):
             if self._bars is not None and self._task is not None:
-                self._bars.update(self._task, completed=event.done)
+                detail = f": {printable(event.detail, 80)}" if event.detail else ""
+                self._bars.update(self._task, completed=event.done, description=self._description + detail)
         elif isinstance(event, StepFinished):
             self._stop()
             self._console.print(Text(_finished(event)))
@@ -89,8 +92,8 @@ class TerminalView:
         if event.total is not None:
             columns += [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
         self._bars = Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True)
-        description = f"{event.step.value:<9} {printable(event.detail, 80)}"
-        self._task = self._bars.add_task(description, total=event.total)
+        self._description = f"{event.step.value:<9} {printable(event.detail, 80)}"
+        self._task = self._bars.add_task(self._description, total=event.total)
         self._bars.start()
 
     def _stop(self) -> None:

@@ -98,6 +98,12 @@ class Epoch:
     seconds: float
     left: float
 
+    @property
+    def summary(self) -> str:
+        """Accuracy, or the loss where there are no labels, and the seconds that remain."""
+        score = f"loss {self.loss:.4f}" if self.accuracy is None else f"accuracy {self.accuracy:.4f}"
+        return f"{score}, about {self.left:.0f} s left"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:

@@ -128,7 +128,7 @@ class _Trainer:
 
 
 def _advance(running: RunningStep) -> Callable[[Epoch], None]:
-    return lambda epoch: running.advance(epoch.number)
+    return lambda epoch: running.advance(epoch.number, epoch.summary)
 
 
 def _written(
