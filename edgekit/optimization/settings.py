@@ -38,8 +38,8 @@ class Settings:
     """Epochs with the integers' rounding, at a tenth of the final learning rate; 0 for none."""
     batch_size: int = 128
     label_weight: float = 0.5
-    """Of the labels against the uncompressed model's answers, in all trainings. Few labels are soon learned
-    by heart, and don't fit rows that an augmentation mixes; answers are given anew for each changed row.
+    """Of the labels against the uncompressed model's answers, in all trainings. The model answers the rows as
+    an augmentation left them; a label may not fit them, of two rows that are mixed for example.
     """
     seed: int = 0
     guide: Guide = "measurements"
