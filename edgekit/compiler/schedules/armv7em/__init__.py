@@ -41,7 +41,8 @@ def _depthwise(program: Program, step: Step, request: Request) -> tuple[Variant,
     whole = depthwise_plane.variants(program, step, request)
     banded = depthwise.variants(program, step, request)
     taps = depthwise_taps.variants(program, step, request)
-    if depthwise_plane.is_small(step, program):
+    # Whole planes are the most code and, of more than a few rows, the most workspace.
+    if request.prefer == "speed" and depthwise_plane.is_small(step, program):
         return (*whole, *banded, *taps)
     return (*banded, *whole, *taps)
 
