@@ -1,4 +1,4 @@
-"""The example of a client, written from docs/protocol.md alone, against edgekit's own and against the agent."""
+"""A client made from docs/protocol.md alone, against edgekit's own and against the agent."""
 
 from __future__ import annotations
 
