@@ -47,4 +47,5 @@ def parse_board(text: str) -> BoardAddress:
         user, at, host = place.rpartition("@")
         if _HOST.fullmatch(host) and (not at or _USER.fullmatch(user)):
             return BoardAddress("ssh", host, user or None)
-    raise UsageError(f'"{printable(text)}" names no board', hint=f"a board is {_FORMS}")
+    own = "; a port or a key of its own belongs into ~/.ssh/config" if kind == "ssh" else ""
+    raise UsageError(f'"{printable(text)}" names no board', hint=f"a board is {_FORMS}{own}")

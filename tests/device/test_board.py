@@ -71,3 +71,9 @@ def test_nothing_that_is_accepted_can_be_taken_for_a_flag(text: str, start: str)
         assert word.isascii()
         assert word.isprintable()
         assert " " not in word
+
+
+def test_a_port_belongs_into_the_configuration_of_ssh() -> None:
+    with pytest.raises(UsageError, match="names no board") as raised:
+        parse_board("ssh:pi@board:2222")
+    assert "~/.ssh/config" in (raised.value.hint or "")
