@@ -145,7 +145,6 @@ def command(
     if chosen.own is not None:
         budget = budget.completed_by(chosen.own.budget.limits(), resolved)
     augmentation = augment or own.augment
-    named = chosen.options.name or file_name(str(chosen.model).partition(":")[0])
     with session.progress() as progress:
         found = optimize(
             chosen.model,
@@ -173,7 +172,7 @@ def command(
                 guide,
             ),
             augment=None if augmentation is None else load_augment(augmentation, chosen.folder),
-            directory=output or chosen.build / f"{named}-{resolved.name}-optimized",
+            directory=output or chosen.build / f"{file_name(chosen.name)}-{resolved.name}-optimized",
             resume=resume,
             folder=chosen.folder,
             progress=progress,

@@ -67,7 +67,7 @@ def _compress(run: Run, *more: str, model: str = "three_clouds:network") -> dict
 
 def test_a_recipe_makes_a_folder_that_deploys(run: Run, project: Path) -> None:
     found = _compress(run, "-o", "small")
-    assert (found["schema"], found["model"]) == ("edgekit.compress/1", "three_clouds")
+    assert (found["schema"], found["model"]) == ("edgekit.compress/1", "three_clouds_network")
     steps = found["steps"]
     assert isinstance(steps, list)
     assert [step["kind"] for step in steps] == ["fine_tune", "channels", "quantize"]

@@ -87,7 +87,7 @@ def test_a_folder_with_settings_needs_a_budget_only(
     assert lines[0] == ["step", "group", "channels", "predicted", "measured", "accuracy"]
     assert len(lines) == 1 + len(found["trials"])
     assert sum(line[0].endswith("*") for line in lines) == found["measurements"] - 2
-    place = project / "build" / "clouds-host-optimized"
+    place = project / "build" / "clouds_network-host-optimized"
     assert (place / "report.html").is_file()
     # a budget that nothing meets: exit 8, what it takes, and the group that binds
     refused = run("optimize", "--max-latency", "100us", "--json", "-q")
