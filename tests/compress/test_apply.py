@@ -17,6 +17,7 @@ from torch import nn
 from edgekit.compress.apply import Compressed, Events, Quantizers, Rows, apply_recipe, check_recipe
 from edgekit.compress.folder import write_folder
 from edgekit.compress.recipe import parse_recipe
+from edgekit.compress.sparsity import magnitude_masks
 from edgekit.compress.training import Epoch, Labelled
 from edgekit.compression import quantizers
 from edgekit.errors import UsageError
@@ -119,6 +120,25 @@ def test_quantisation_takes_the_calibration_rows_and_the_trained_module(tmp_path
     assert rows is ROWS.calibration
     assert isinstance(trained, nn.Sequential)
     assert not torch.equal(trained[0].weight, start[0].weight)  # type: ignore[arg-type]
+
+
+def test_the_teacher_is_the_model_as_it_was(tmp_path: Path) -> None:
+    """Its answers, not those of the pruned model, which would teach that one nothing."""
+    recipe = parse_recipe(
+        "schema=1\n[[step]]\nkind='magnitude'\nsparsity=0.6\n[[step]]\nkind='fine_tune'\n"
+        "loss='distillation'\nepochs=1\nbatch_size=300\ntemperature=1"
+    )
+    losses: list[float] = []
+    heard = Events(epoch=lambda number, epoch: losses.append(epoch.loss))
+    start, pruned = classifier(), classifier()
+    apply_recipe(start, recipe, EXAMPLE, ROWS, quantizers=QUANTIZERS, work=tmp_path, events=heard)
+    magnitude_masks(pruned, 0.6, "global").apply(pruned)
+    with torch.no_grad():
+        x = torch.from_numpy(ROWS.train.x)
+        expected, found = start(x).double().softmax(1), pruned(x).double().softmax(1)
+    distance = float((expected * (expected / found).log()).sum(1).mean())
+    assert losses[0] == pytest.approx(distance, rel=1e-4)
+    assert distance > 0.0
 
 
 def test_rows_are_augmented_in_every_training(tmp_path: Path) -> None:
