@@ -15,7 +15,7 @@ from tests.schedules.cases import OPERATORS, case
 
 pytestmark = pytest.mark.emulator
 
-CASES_EACH = 6
+CASES_EACH = campaign_count(6, 3)
 _SEEDS = st.integers(0, 2**40)
 # No shrinking: a case names its seed, and the message the one that differs.
 _SETTINGS = settings(
@@ -25,7 +25,7 @@ _SETTINGS = settings(
 )
 
 
-@settings(_SETTINGS, max_examples=campaign_count(100, 1))
+@settings(_SETTINGS, max_examples=campaign_count(60, 1))
 @given(st.lists(_SEEDS, min_size=CASES_EACH, max_size=CASES_EACH, unique=True))
 def test_variants_equal_the_portable_schedule(emulator: str, seeds: list[int]) -> None:
     cases = [case(operator, seed) for operator in sorted(OPERATORS) for seed in seeds]
