@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 PYTEST_WORKERS ?= auto
 
 # A search of minutes: large steps, short trainings. `edgekit optimize` without them takes its time.
-DEMO_SEARCH := --max-instructions 1500k --step 0.2 --short-rows 2000 --epochs 2 --qat-epochs 0 --max-drop 5 --fresh
+DEMO_SEARCH := --max-instructions 1500k --step 0.2 --exchanges 1 --short-rows 2000 --epochs 2 --qat-epochs 0 --max-drop 5 --fresh
 IMAGES := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
 VENV := .venv

@@ -7,14 +7,14 @@
 
 For each seed, on Fashion-MNIST, all in int8 and on the same board:
 
-- edgekit: `optimize` with half the measured cost of the int8 build as its budget;
+- edgekit: `optimize` with a share of the int8 build's measured cost as its budget, a third by default;
 - macs: the same search, its proposals compared by multiply-accumulates instead of measurements;
 - pruned: every group pruned by the same share in one step, by the same importance;
 - scratch: the same widths with new weights.
 
-The last two get the widest share whose measured cost is not above edgekit's, and train with the same rows,
-losses and learning rate for as many epochs as the whole search took. With `--folder`, a comparison that was
-interrupted goes on where it was.
+The last two get the widest share whose measured cost is not above edgekit's, and train as edgekit's network
+does: the same rows, losses, learning rates and epochs, its short training in the search included. With
+`--folder`, a comparison that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Final
@@ -46,12 +48,13 @@ from edgekit.compression import open_torch, quantizers, training_rows
 from edgekit.data import DataSet, Part, read_data, split_parts
 from edgekit.frontend import load_torch
 from edgekit.fsutil import atomic_write
-from edgekit.optimization import Optimization, Settings, optimize
+from edgekit.optimization import Settings, optimize
 from edgekit.optimization.accuracy import predictions
 from edgekit.optimization.augment import load_augment
 from edgekit.optimization.board import MeasuringBoard
 from edgekit.optimization.networks import Networks
 from edgekit.optimization.problem import TorchProblem
+from edgekit.search.exchange import Exchange
 from edgekit.search.netadapt import NetAdapt
 from edgekit.search.problem import Candidate
 from edgekit.search.store import LatencyTable, SearchStore
@@ -61,7 +64,9 @@ EXAMPLE: Final = Path(__file__).resolve().parents[1] / "examples" / "fashion_mni
 OPTIONS: Final = ImportOptions(
     name="fashion_mnist", weights=EXAMPLE / "model.safetensors", shapes={"input": (1, 1, 28, 28)}
 )
-QUICK: Final = Settings(strategy=NetAdapt(reduction=0.25), short_rows=500, final_epochs=1, qat_epochs=0)
+QUICK: Final = Settings(
+    strategy=Exchange(NetAdapt(reduction=0.25), rounds=1), short_rows=500, final_epochs=1, qat_epochs=0
+)
 
 
 METHODS: Final = ("edgekit", "pruned", "scratch", "macs")
@@ -76,7 +81,7 @@ class Result:
     cost: float
     accuracy: float
     epochs: int
-    """Over all rows, those of a search's proposals included."""
+    """Over all rows, with the short training of a search's winner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +178,7 @@ def searched(work: Work, seed: int, cost: float, method: str) -> Result:
         folder=EXAMPLE,
     )
     assert found.test is not None
-    epochs = search_epochs(found, work.settings, len(work.rows.train))
+    epochs = network_epochs(work.settings, len(work.rows.train))
     return Result(method, seed, found.winner.cost, found.test.against_float.after, epochs)
 
 
@@ -260,40 +265,39 @@ def finished(
     return Result(method, seed, cost, float(np.mean(answers == test.y)), epochs)
 
 
-def search_epochs(found: Optimization, settings: Settings, rows: int) -> int:
-    """Epochs over all rows that a whole search trained for, the last training included."""
-    proposals = sum(trial.role == "proposal" for trial in found.trials)
-    trained = proposals * settings.short_epochs * min(settings.short_rows, rows)
-    return settings.final_epochs + round(trained / rows)
+def network_epochs(settings: Settings, rows: int) -> int:
+    """Epochs over all rows that the winner itself was trained for, its short training included."""
+    short = settings.short_epochs * min(settings.short_rows, rows)
+    return settings.final_epochs + math.ceil(short / rows)
 
 
-def compared(work: Work, seeds: int, methods: Sequence[str]) -> list[Result]:
+def compared(work: Work, seeds: int, methods: Sequence[str], share: float) -> list[Result]:
     """Every method with every seed; what the folder already has is not done again."""
     kept = work.folder / "results.jsonl"
     lines = kept.read_text().splitlines() if kept.exists() else []
     results = [Result(**json.loads(line)) for line in lines]
     with _problem(work, "uniform") as problem:
-        half = problem.measure(problem.start()).cost / 2
-        for seed in range(seeds):
-            for method in methods:
-                found = [r for r in results if (r.method, r.seed) == (method, seed)]
-                if not found:
-                    found = [_one(work, problem, method, seed, half, results)]
-                    results += found
-                    atomic_write(kept, "".join(json.dumps(asdict(r)) + "\n" for r in results).encode())
-                print(
-                    f"  seed {seed}  {method:<8} {found[0].cost:12,.0f}  {found[0].accuracy:.4f}  "
-                    f"{found[0].epochs} epochs",
-                    flush=True,
-                )
+        budget = problem.measure(problem.start()).cost * share
+        # What the comparison hinges on before what is told beside it.
+        for seed, method in sorted(product(range(seeds), methods), key=lambda pair: pair[1] == "macs"):
+            found = [r for r in results if (r.method, r.seed) == (method, seed)]
+            if not found:
+                found = [_one(work, problem, method, seed, budget, results)]
+                results += found
+                atomic_write(kept, "".join(json.dumps(asdict(r)) + "\n" for r in results).encode())
+            print(
+                f"  seed {seed}  {method:<8} {found[0].cost:12,.0f}  {found[0].accuracy:.4f}  "
+                f"{found[0].epochs} epochs",
+                flush=True,
+            )
     return results
 
 
 def _one(
-    work: Work, problem: TorchProblem, method: str, seed: int, half: float, results: Sequence[Result]
+    work: Work, problem: TorchProblem, method: str, seed: int, budget: float, results: Sequence[Result]
 ) -> Result:
     if method in ("edgekit", "macs"):
-        return searched(work, seed, half, method)
+        return searched(work, seed, budget, method)
     # What nobody searched gets the cost and the epochs of the search with that seed.
     model = next(r for r in results if (r.method, r.seed) == ("edgekit", seed))
     module = pruned(problem, work, uniform(problem, model.cost))
@@ -318,6 +322,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one seed, few rows, one epoch")
     parser.add_argument("--only", choices=("predictions", "comparison"))
+    parser.add_argument("--share", type=float, default=1 / 3, help="of the int8 build's cost, as the budget")
     parser.add_argument("--methods", default=",".join(METHODS), help="edgekit first; the others follow it")
     parser.add_argument("--final-epochs", type=int, help="of the last training (default: the settings')")
     parser.add_argument("--networks", type=int, default=20, help="that are predicted and measured")
@@ -347,7 +352,7 @@ def main() -> int:
             document["prediction_errors"] = errors
         if arguments.only != "predictions":
             print("accuracy of int8 on the test rows at the same measured cost", flush=True)
-            results = compared(work, 1 if arguments.quick else arguments.seeds, methods)
+            results = compared(work, 1 if arguments.quick else arguments.seeds, methods, arguments.share)
             _summary(results)
             document["results"] = [asdict(result) for result in results]
         if arguments.json is not None:

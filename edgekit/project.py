@@ -86,6 +86,7 @@ class OptimizeSection(_Section):
     data: str | None = Field(default=None, min_length=1)
     augment: str | None = Field(default=None, min_length=1)
     step: Annotated[float, Field(gt=0, lt=1)] | None = None
+    exchanges: Annotated[int, Field(ge=0)] | None = None
     importance: Literal["l1", "l2", "taylor", "bn_scale"] | None = None
     multiple_of: PositiveInt | None = None
     short_rows: PositiveInt | None = None

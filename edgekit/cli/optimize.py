@@ -76,11 +76,15 @@ def command(
     ] = None,
     step: Annotated[
         float | None,
-        typer.Option(min=0.001, max=0.9, metavar="SHARE", help="Of the cost, to be saved by a step; 0.08."),
+        typer.Option(min=0.001, max=0.9, metavar="SHARE", help="Of the cost, to be saved by a step; 0.15."),
+    ] = None,
+    exchanges: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Rounds of exchanges at the budget's cost after it; 4."),
     ] = None,
     short_rows: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Rows that a proposal is fine-tuned on; 8000."),
+        typer.Option(min=1, metavar="N", help="Rows that a proposal is fine-tuned on; 24000."),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Of the winner's last training; 16.")
@@ -161,6 +165,7 @@ def command(
                         key: value
                         for key, value in (
                             ("step", step),
+                            ("exchanges", exchanges),
                             ("short_rows", short_rows),
                             ("final_epochs", epochs),
                             ("qat_epochs", qat_epochs),
@@ -199,7 +204,11 @@ def _settings(own: OptimizeSection, seed: int, guide: str) -> Settings:
     from edgekit.optimization.settings import DEFAULT_SETTINGS, DEFAULT_STRATEGY
 
     given = {key: value for key in _SETTINGS if (value := getattr(own, key)) is not None}
-    strategy = DEFAULT_STRATEGY if own.step is None else replace(DEFAULT_STRATEGY, reduction=own.step)
+    strategy = DEFAULT_STRATEGY
+    if own.step is not None:
+        strategy = replace(strategy, first=replace(strategy.first, reduction=own.step))
+    if own.exchanges is not None:
+        strategy = replace(strategy, rounds=own.exchanges)
     found: Settings = replace(
         DEFAULT_SETTINGS,
         strategy=strategy,

@@ -33,7 +33,7 @@ class TrialLines:
             change = f"{self._before.get(trial.group, 0)} to {trial.candidate.count(trial.group)}"
         self._line(
             f"{trial.step}{'*' if trial.role == 'chosen' else ''}",
-            printable(trial.group or "as it is", _GROUP_WIDTH),
+            printable(trial.what, _GROUP_WIDTH),
             change,
             f"{trial.predicted.cost:,.0f}",
             "" if trial.measured is None else f"{trial.measured.cost:,.0f}",

@@ -88,6 +88,7 @@ def _trial(trial: Trial) -> JsonValue:
         },
         "measured": None if trial.measured is None else _measured(trial.measured),
         "accuracy": trial.accuracy,
+        "loss": trial.loss,
     }
 
 

@@ -27,6 +27,7 @@ from edgekit.compress.channels import (
     least_important,
     remove_channels,
 )
+from edgekit.compress.losses import loss_function
 from edgekit.compress.modules import evaluation_mode
 from edgekit.compress.training import (
     Augment,
@@ -52,6 +53,10 @@ __all__ = ["Networks", "search_networks"]
 
 GRADIENT_ROWS = 2048
 """Rows whose gradients rank the channels; the ranking of more is the same."""
+
+
+Removal = Mapping[str, tuple[int, ...]]
+"""Channels that a network lacks of its parent's, by group."""
 
 
 class Networks:
@@ -80,7 +85,7 @@ class Networks:
             Group(group.name, group.channels, _unit(group, multiple_of)) for group in self._channel_groups
         )
         self._recent: dict[str, nn.Module] = {}
-        self._removals: dict[str, tuple[str | None, str, tuple[int, ...]]] = {}
+        self._removals: dict[str, tuple[str | None, Removal]] = {}
         self._ranked: tuple[str, dict[str, tuple[float, ...]]] | None = None
 
     def module(self, key: str | None) -> nn.Module:
@@ -88,10 +93,9 @@ class Networks:
         if key is None:
             return self.start
         if key not in self._recent:
-            parent, group, gone = self._removal(key)
+            parent, gone = self._removal(key)
             built = copy.deepcopy(self.module(parent))
-            if gone:
-                remove_channels(built, group, gone, self.example)
+            self._remove(built, gone)
             weights = safetensors.torch.load((self._folder / f"{key}.safetensors").read_bytes())
             built.load_state_dict(weights)
             self._remember(key, built.eval())
@@ -104,7 +108,7 @@ class Networks:
         if known is not None:
             return known
         began = time.monotonic()
-        module, parent, group, gone = self._pruned(candidate)
+        module, gone = self._pruned(candidate)
         if gone:
             teacher = None if self._training.loss == "labels" else self.teacher
             train(
@@ -115,8 +119,8 @@ class Networks:
                 teacher=teacher,
                 run=TrainingRun(augment=self._augment),
             )
-        found = Trained(self.score(module))
-        self._write(candidate.key, module, parent, group, gone)
+        found = Trained(self.score(module), self._loss(module))
+        self._write(candidate.key, module, candidate.parent, gone)
         self._store.add_trained(candidate.key, found, time.monotonic() - began)
         return found
 
@@ -145,23 +149,44 @@ class Networks:
                 remove_channels(module, group.name, least_important(values, group, keep), self.example)
         return module.eval()
 
-    def _pruned(self, candidate: Candidate) -> tuple[nn.Module, str | None, str, tuple[int, ...]]:
-        """A copy of the parent with the channels of the one changed group removed."""
+    def _loss(self, module: nn.Module) -> float:
+        """Mean of the short trainings' loss over the validation rows."""
+        validation, config = self._rows.validation, self._training
+        labelled = validation.y is not None
+        loss = loss_function(
+            config.loss if labelled else "distillation",
+            teacher=self.teacher,
+            temperature=config.temperature,
+            label_weight=config.label_weight,
+        )
+        total = 0.0
+        with torch.no_grad(), evaluation_mode(module), evaluation_mode(self.teacher):
+            for i in range(0, len(validation), 512):
+                inputs = torch.from_numpy(validation.x[i : i + 512])
+                labels = None if validation.y is None else torch.from_numpy(validation.y[i : i + 512])
+                total += float(loss(inputs, module(inputs), labels)) * len(inputs)
+        return total / len(validation)
+
+    def _pruned(self, candidate: Candidate) -> tuple[nn.Module, Removal]:
+        """A copy of the parent without the channels that the candidate lacks, and those."""
         if candidate.parent is None:
-            return copy.deepcopy(self.start), None, "", ()
+            return copy.deepcopy(self.start), {}
         parent = self.module(candidate.parent)
-        now = {group.name: group for group in channel_groups(parent, self.example)}
-        changed = [
-            (now[name], count)
-            for name, count in candidate.channels
-            if name in now and count != now[name].channels
-        ]
-        (group, keep), *others = changed
-        assert not others, "a proposal changes one group"
-        gone = least_important(self._importances(candidate.parent, parent, group), group, keep)
+        wanted = dict(candidate.channels)
+        gone = {
+            group.name: least_important(
+                self._importances(candidate.parent, parent, group), group, wanted[group.name]
+            )
+            for group in channel_groups(parent, self.example)
+            if wanted.get(group.name, group.channels) != group.channels
+        }
         module = copy.deepcopy(parent)
-        remove_channels(module, group.name, gone, self.example)
-        return module, candidate.parent, group.name, gone
+        self._remove(module, gone)
+        return module, gone
+
+    def _remove(self, module: nn.Module, gone: Removal) -> None:
+        for group, channels in gone.items():
+            remove_channels(module, group, channels, self.example)
 
     def _importances(self, key: str, parent: nn.Module, group: ChannelGroup):  # type: ignore[no-untyped-def]
         """Importances of a group's channels in the parent; gradients are taken once for all of its groups."""
@@ -172,20 +197,19 @@ class Networks:
             self._ranked = (key, {})
         return channel_importance(parent, group, self._importance, self.example)
 
-    def _write(
-        self, key: str, module: nn.Module, parent: str | None, group: str, gone: tuple[int, ...]
-    ) -> None:
-        removal = {"parent": parent, "group": group, "channels": list(gone)}
+    def _write(self, key: str, module: nn.Module, parent: str | None, gone: Removal) -> None:
+        removal = {"parent": parent, "channels": {group: list(indices) for group, indices in gone.items()}}
         state = {name: value.contiguous() for name, value in module.state_dict().items()}
         atomic_write(self._folder / f"{key}.safetensors", safetensors.torch.save(state))
         atomic_write(self._folder / f"{key}.json", (json.dumps(removal) + "\n").encode())
-        self._removals[key] = (parent, group, gone)
+        self._removals[key] = (parent, gone)
         self._remember(key, module.eval())
 
-    def _removal(self, key: str) -> tuple[str | None, str, tuple[int, ...]]:
+    def _removal(self, key: str) -> tuple[str | None, Removal]:
         if key not in self._removals:
             values = json.loads((self._folder / f"{key}.json").read_text())
-            self._removals[key] = (values["parent"], values["group"], tuple(values["channels"]))
+            gone = {group: tuple(channels) for group, channels in values["channels"].items()}
+            self._removals[key] = (values["parent"], gone)
         return self._removals[key]
 
     def _remember(self, key: str, module: nn.Module) -> None:

@@ -38,7 +38,7 @@ def search_page(found: Optimization) -> SearchPage:
             SearchedTrial(
                 trial.step,
                 trial.role,
-                trial.group or "as it is",
+                trial.what,
                 change,
                 trial.predicted.cost,
                 None if trial.measured is None else trial.measured.cost,

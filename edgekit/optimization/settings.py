@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from edgekit.search.exchange import Exchange
 from edgekit.search.netadapt import NetAdapt
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ __all__ = ["DEFAULT_SETTINGS", "Guide", "Settings"]
 
 Guide = Literal["measurements", "macs"]
 
-DEFAULT_STRATEGY = NetAdapt()
+DEFAULT_STRATEGY = Exchange()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,14 +24,14 @@ class Settings:
     are any.
     """
 
-    strategy: NetAdapt = DEFAULT_STRATEGY
+    strategy: Exchange | NetAdapt = DEFAULT_STRATEGY
     importance: Importance = "taylor"
     multiple_of: int = 4
-    short_rows: int = 8000
+    short_rows: int = 24000
     """Rows of the training set, chosen by the seed, that a proposal is fine-tuned on."""
     short_epochs: int = 1
     """How often it sees them; where there are few rows, once is hardly a training."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Of the short trainings."""
     final_epochs: int = 16
     final_learning_rate: float = 3e-3

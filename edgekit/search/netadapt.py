@@ -36,7 +36,8 @@ class NetAdapt:
     def __call__(self, problem: Problem, measure: Measure, limits: Limits) -> Generator[Trial, None, Outcome]:
         start = Candidate(tuple((group.name, group.channels) for group in problem.groups))
         found = measure(start)
-        best = Trial(0, start, None, problem.train(start).accuracy, problem.predict(start), found, "start")
+        trained = problem.train(start)
+        best = Trial(0, start, None, trained.accuracy, trained.loss, problem.predict(start), found, "start")
         yield best
         share = self.reduction
         for step in range(1, self.max_steps + 1):
@@ -51,10 +52,12 @@ class NetAdapt:
                 )
             trials = []
             for group, candidate in proposals:
-                accuracy = problem.train(candidate).accuracy
-                trial = Trial(step, candidate, group, accuracy, problem.predict(candidate), None, "proposal")
-                trials.append(trial)
-                yield trial
+                trained = problem.train(candidate)
+                predicted = problem.predict(candidate)
+                trials.append(
+                    Trial(step, candidate, group, trained.accuracy, trained.loss, predicted, None, "proposal")
+                )
+                yield trials[-1]
             # Among equal accuracies the cheaper one; then the first, so that a search repeats itself.
             chosen = max(trials, key=lambda trial: (trial.accuracy, -trial.predicted.cost))
             best = replace(chosen, measured=measure(chosen.candidate), role="chosen")

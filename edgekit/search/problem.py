@@ -86,9 +86,11 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A candidate after its training: accuracy on the validation rows."""
+    """A candidate after its training, on the validation rows."""
 
     accuracy: float
+    loss: float
+    """Mean of what the training minimises. It tells candidates apart that answer equally many rows right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +117,17 @@ class Trial:
     step: int
     candidate: Candidate
     group: str | None
-    """The group that it changed; None for the start."""
+    """The group that it changed; None for the start, and where all did."""
     accuracy: float
+    loss: float
     predicted: Prediction
     measured: Measured | None
     role: Literal["start", "proposal", "chosen"]
+
+    @property
+    def what(self) -> str:
+        """What it changed, for people."""
+        return self.group or ("as it is" if self.role == "start" else "all groups")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ DESIGNS_SOURCE = "designs"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS identity (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trained (
-    candidate TEXT PRIMARY KEY, accuracy REAL NOT NULL, seconds REAL NOT NULL
+    candidate TEXT PRIMARY KEY, accuracy REAL NOT NULL, loss REAL NOT NULL, seconds REAL NOT NULL
 );
 CREATE TABLE IF NOT EXISTS measured (
     candidate TEXT PRIMARY KEY, cost REAL NOT NULL, flash_bytes INTEGER NOT NULL, ram_bytes INTEGER NOT NULL
@@ -86,13 +86,14 @@ class SearchStore:
 
     def trained(self, candidate: str) -> Trained | None:
         row = self._database.execute(
-            "SELECT accuracy FROM trained WHERE candidate = ?", (candidate,)
+            "SELECT accuracy, loss FROM trained WHERE candidate = ?", (candidate,)
         ).fetchone()
-        return None if row is None else Trained(row[0])
+        return None if row is None else Trained(*row)
 
     def add_trained(self, candidate: str, found: Trained, seconds: float) -> None:
         self._database.execute(
-            "INSERT OR REPLACE INTO trained VALUES (?, ?, ?)", (candidate, found.accuracy, seconds)
+            "INSERT OR REPLACE INTO trained VALUES (?, ?, ?, ?)",
+            (candidate, found.accuracy, found.loss, seconds),
         )
 
     def measured(self, candidate: str) -> Measured | None:

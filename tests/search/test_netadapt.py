@@ -2,69 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
 
 from edgekit.search.netadapt import NetAdapt
-from edgekit.search.problem import (
-    Candidate,
-    Group,
-    Limits,
-    Measured,
-    Outcome,
-    Prediction,
-    Trained,
-    Trial,
-)
+from edgekit.search.problem import Candidate, Group, Limits, Outcome, Trial
+from tests.search import toy
+from tests.search.toy import Toy
 
 
-@dataclass
-class Toy:
-    """Costs are linear in channels; accuracy falls by what each channel of a group is worth."""
-
-    groups: tuple[Group, ...] = (Group("cheap", 32, 4), Group("dear", 32, 4), Group("tiny", 4, 4))
-    cost_of: dict[str, float] = field(default_factory=lambda: {"cheap": 10.0, "dear": 10.0, "tiny": 1.0})
-    worth: dict[str, float] = field(default_factory=lambda: {"cheap": 0.0001, "dear": 0.01, "tiny": 0.0001})
-    table_error: float = 0.0
-    trained: list[Candidate] = field(default_factory=list)
-    measured: list[Candidate] = field(default_factory=list)
-
-    def true_cost(self, candidate: Candidate) -> float:
-        return 100.0 + sum(self.cost_of[name] * count for name, count in candidate.channels)
-
-    def predict(self, candidate: Candidate) -> Prediction:
-        cost = self.true_cost(candidate) * (1 + self.table_error)
-        return Prediction(cost, cost, cost)
-
-    def train(self, candidate: Candidate) -> Trained:
-        self.trained.append(candidate)
-        lost = sum(
-            self.worth[group.name] * (group.channels - candidate.count(group.name)) for group in self.groups
-        )
-        return Trained(0.95 - lost)
-
-    def measure(self, candidate: Candidate) -> Measured:
-        self.measured.append(candidate)
-        return Measured(self.true_cost(candidate), 1000, 100)
-
-
-def run(toy: Toy, limits: Limits, **settings: float) -> tuple[list[Trial], Outcome]:
-    search: Generator[Trial, None, Outcome] = NetAdapt(**settings)(toy, toy.measure, limits)  # type: ignore[arg-type]
-    outcomes: list[Outcome] = []
-
-    def ending() -> Generator[Trial, None, None]:
-        outcomes.append((yield from search))
-
-    trials = list(ending())
-    return trials, outcomes[0]
+def run(problem: Toy, limits: Limits, **settings: float) -> tuple[list[Trial], Outcome]:
+    return toy.run(problem, NetAdapt(**settings), limits)  # type: ignore[arg-type]
 
 
 def test_it_takes_from_where_it_costs_no_accuracy() -> None:
-    toy = Toy()
-    trials, outcome = run(toy, Limits(cost=500.0))
+    problem = Toy()
+    trials, outcome = run(problem, Limits(cost=500.0))
     assert outcome.met
     assert outcome.best.measured is not None
     assert 400.0 < outcome.best.measured.cost <= 500.0
@@ -74,7 +28,7 @@ def test_it_takes_from_where_it_costs_no_accuracy() -> None:
     chosen = [trial for trial in trials if trial.role == "chosen"]
     assert [trial.step for trial in chosen] == list(range(1, len(chosen) + 1))
     # one measurement for the start and each chosen step, none for proposals
-    assert len(toy.measured) == len(chosen) + 1
+    assert len(problem.measured) == len(chosen) + 1
 
 
 def test_when_the_cheap_group_is_empty_the_dear_one_pays() -> None:

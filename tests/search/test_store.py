@@ -19,13 +19,13 @@ def test_what_was_written_is_there_again(tmp_path: Path) -> None:
     store = SearchStore(tmp_path / "search.sqlite", IDENTITY)
     assert store.trained("a") is None
     assert store.measured("a") is None
-    store.add_trained("a", Trained(0.91), 2.0)
+    store.add_trained("a", Trained(0.91, 0.3), 2.0)
     store.add_measured("a", Measured(1.5e6, 10, 20), [(KEY, 7.0)])
     store.add_designs([Design({"a": 8}, (KEY,))], [(KEY, 9.0)])
     store.add_flash("start")
     # never closed: as after a kill
     again = SearchStore(tmp_path / "search.sqlite", IDENTITY)
-    assert again.trained("a") == Trained(0.91)
+    assert again.trained("a") == Trained(0.91, 0.3)
     assert again.measured("a") == Measured(1.5e6, 10, 20)
     assert again.points("a") == ((KEY, 7.0),)
     assert again.points("b") == ()
