@@ -12,10 +12,10 @@ For each seed, on Fashion-MNIST, all in int8 and on the same board:
 - pruned: every group pruned by the same share in one step, by the same importance;
 - scratch: the same widths with new weights.
 
-The last two have the widest even share of all channels that costs no more than `--share` of the int8 build;
-what it is measured to cost is the budget of the searches. They train as edgekit's network does: the same rows,
-losses, learning rates and epochs, its short training in the search included. With `--folder`, a comparison that
-was interrupted goes on where it was.
+The last two have the widest even share of all channels that costs no more than `--share` of the int8 build.
+What it is measured to cost is the searches' budget. They train as edgekit's network does: the same rows,
+losses, learning rates and epochs, its short training in the search included. With `--folder`, a comparison
+that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
