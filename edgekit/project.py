@@ -91,6 +91,7 @@ class OptimizeSection(_Section):
     multiple_of: PositiveInt | None = None
     short_rows: PositiveInt | None = None
     short_epochs: PositiveInt | None = None
+    long_epochs: PositiveInt | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     final_epochs: PositiveInt | None = None
     final_learning_rate: Annotated[float, Field(gt=0)] | None = None

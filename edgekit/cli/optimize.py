@@ -44,6 +44,7 @@ _SETTINGS = (
     "multiple_of",
     "short_rows",
     "short_epochs",
+    "long_epochs",
     "learning_rate",
     "final_epochs",
     "final_learning_rate",
@@ -80,7 +81,7 @@ def command(
     ] = None,
     exchanges: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Rounds of exchanges at the budget's cost after it; 4."),
+        typer.Option(min=0, metavar="N", help="Rounds of exchanges at the budget's cost after it; 3."),
     ] = None,
     short_rows: Annotated[
         int | None,

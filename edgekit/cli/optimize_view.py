@@ -39,7 +39,7 @@ class TrialLines:
             "" if trial.measured is None else f"{trial.measured.cost:,.0f}",
             f"{trial.accuracy:.4f}",
         )
-        if trial.role != "proposal":
+        if trial.role in ("start", "chosen"):
             self._before = dict(trial.candidate.channels)
 
     def _line(

@@ -70,7 +70,9 @@ class Networks:
         store: SearchStore,
         folder: Path,
         *,
+        few: Labelled,
         training: Training,
+        longer: Training,
         importance: Importance,
         multiple_of: int,
         augment: Augment | None,
@@ -79,7 +81,8 @@ class Networks:
         self.example = tuple(example)
         self.teacher = self.start
         self._rows, self._store, self._folder = rows, store, folder
-        self._training, self._importance, self._augment = training, importance, augment
+        self._few, self._training, self._longer = few, training, longer
+        self._importance, self._augment = importance, augment
         self._channel_groups = channel_groups(self.start, self.example)
         self.groups = tuple(
             Group(group.name, group.channels, _unit(group, multiple_of)) for group in self._channel_groups
@@ -109,16 +112,11 @@ class Networks:
             return known
         began = time.monotonic()
         module, gone = self._pruned(candidate)
-        if gone:
-            teacher = None if self._training.loss == "labels" else self.teacher
-            train(
-                module,
-                self._training,
-                self._rows.train,
-                None,
-                teacher=teacher,
-                run=TrainingRun(augment=self._augment),
-            )
+        if candidate.parent is not None:
+            # Channels that were pruned in an earlier step are trained on for longer.
+            training, rows = (self._training, self._few) if gone else (self._longer, self._rows.train)
+            teacher = None if training.loss == "labels" else self.teacher
+            train(module, training, rows, None, teacher=teacher, run=TrainingRun(augment=self._augment))
         found = Trained(self.score(module), self._loss(module))
         self._write(candidate.key, module, candidate.parent, gone)
         self._store.add_trained(candidate.key, found, time.monotonic() - began)
@@ -191,7 +189,7 @@ class Networks:
     def _importances(self, key: str, parent: nn.Module, group: ChannelGroup):  # type: ignore[no-untyped-def]
         """Importances of a group's channels in the parent; gradients are taken once for all of its groups."""
         if self._importance == "taylor" and (self._ranked is None or self._ranked[0] != key):
-            rows = self._rows.train
+            rows = self._few
             part = Labelled(rows.x[:GRADIENT_ROWS], None if rows.y is None else rows.y[:GRADIENT_ROWS])
             accumulate_gradients(parent, part, teacher=self.teacher)
             self._ranked = (key, {})
@@ -226,7 +224,7 @@ def search_networks(
     settings: Settings,
     augment: Augment | None,
 ) -> Networks:
-    """The networks of a search with these settings, which train on some of the rows only.
+    """The networks of a search with these settings; proposals train on some of the rows only.
 
     Raises:
         UsageError: the model has no channels that could be removed.
@@ -244,10 +242,12 @@ def search_networks(
     networks = Networks(
         source.module,
         source.example,
-        replace(rows, train=fewer),
+        rows,
         store,
         folder,
+        few=fewer,
         training=short,
+        longer=replace(short, epochs=settings.long_epochs),
         importance=settings.importance,
         multiple_of=settings.multiple_of,
         augment=augment,

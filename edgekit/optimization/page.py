@@ -45,7 +45,7 @@ def search_page(found: Optimization) -> SearchPage:
                 trial.accuracy,
             )
         )
-        if trial.role != "proposal":
+        if trial.role in ("start", "chosen"):
             before = channels
     return SearchPage(
         model=found.name,

@@ -31,8 +31,10 @@ class Settings:
     """Rows of the training set, chosen by the seed, that a proposal is fine-tuned on."""
     short_epochs: int = 1
     """How often it sees them; where there are few rows, once is hardly a training."""
+    long_epochs: int = 2
+    """Over all rows, of the proposals that are trained on."""
     learning_rate: float = 3e-3
-    """Of the short trainings."""
+    """Of the trainings in the search."""
     final_epochs: int = 16
     final_learning_rate: float = 3e-3
     qat_epochs: int = 2
@@ -47,7 +49,14 @@ class Settings:
     """What proposals are compared by; `macs` is there for comparison."""
 
     def __post_init__(self) -> None:
-        for name in ("multiple_of", "short_rows", "short_epochs", "final_epochs", "batch_size"):
+        for name in (
+            "multiple_of",
+            "short_rows",
+            "short_epochs",
+            "long_epochs",
+            "final_epochs",
+            "batch_size",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1")
         for name in ("learning_rate", "final_learning_rate"):

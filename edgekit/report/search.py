@@ -27,7 +27,7 @@ TOP: Final = 16.0
 BOTTOM: Final = 44.0
 _NAME_LIMIT: Final = 64
 
-Kind = Literal["float", "int8", "winner", "start", "proposal", "chosen"]
+Kind = Literal["float", "int8", "winner", "start", "proposal", "finalist", "chosen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class SearchedTrial:
     """One trial. Costs are in the page's unit; `measured` is None where only predicted."""
 
     step: int
-    kind: Literal["start", "proposal", "chosen"]
+    kind: Literal["start", "proposal", "finalist", "chosen"]
     group: str
     channels: str
     predicted: float
@@ -206,7 +206,7 @@ def _accuracy_plot(page: SearchPage) -> Plot:
         how = "predicted" if trial.measured is None else "measured"
         title = (
             f"step {trial.step}, {_name(trial.group)} {trial.channels}: {cost:,.0f} {page.unit} {how}, "
-            f"{trial.accuracy:.4f} after a short training"
+            f"{trial.accuracy:.4f} after its training in the search"
         )
         points.append((cost, trial.accuracy, trial.kind, title))
         if trial.measured is not None:

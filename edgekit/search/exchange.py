@@ -5,16 +5,20 @@ whether the channels that are left stand in the best proportion. That is asked h
 predicted cost, each pruned from the start in one step and trained alike: the neighbours of the best one have
 more channels in one group, or fewer, and the other groups give way in their proportions. Costs come from the
 table of measured operators, and a network is measured before it is believed.
+
+A short training flatters what recovers fast: late layers, wide, behind early ones that hold too little. So it
+only chooses who is trained on, as successive halving does (Jamieson and Talwalkar, 2016), and the longer
+training decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from edgekit.search.netadapt import NetAdapt
-from edgekit.search.problem import Candidate, Limits, Measure, Outcome, Problem, Trial
+from edgekit.search.problem import Candidate, Limits, Measure, Measured, Outcome, Problem, Trial
 
 __all__ = ["Exchange"]
 
@@ -24,7 +28,6 @@ MARGIN: Final = 0.002
 BISECTIONS: Final = 24
 """Of the factor by which groups give way; finer than a channel of the widest layers."""
 
-
 FIRST: Final = NetAdapt(reduction=0.15)
 """Larger steps than it takes alone: the exchanges mend what they do to the proportions."""
 
@@ -33,14 +36,16 @@ FIRST: Final = NetAdapt(reduction=0.15)
 class Exchange:
     """`first`, and then at most `rounds` of exchanges among networks that cost what it came to.
 
-    In each round every group in turn changes by the share `change`, up and down. The best network that the
-    board finds within the limits is the centre of the next round; where none is better, half the change is
-    tried. A budget of cost brings in another centre to begin with: all groups in even shares.
+    In each round every group in turn changes by the share `change`, up and down. The best `finalists` of them
+    are trained on, and the best of those that the board finds within the limits is the centre of the
+    next round; where none is better, half the change is tried. The first centre is what `first` came to, or
+    all groups in even shares.
     """
 
     first: NetAdapt = FIRST
-    rounds: int = 4
+    rounds: int = 3
     change: float = 0.4
+    finalists: int = 3
 
     def __call__(self, problem: Problem, measure: Measure, limits: Limits) -> Generator[Trial, None, Outcome]:
         start = _start(problem)
@@ -53,30 +58,30 @@ class Exchange:
         # In the unit of the predictions, which may be off by a factor.
         room = (1.0 - MARGIN) * cost * problem.predict(found.candidate).cost / found.measured.cost
         within = replace(limits, cost=cost)
-
-        def tried(number: int, group: str | None, candidate: Candidate) -> Trial:
-            trained = problem.train(candidate)
-            predicted = problem.predict(candidate)
-            return Trial(
-                number, candidate, group, trained.accuracy, trained.loss, predicted, None, "proposal"
-            )
-
         # All are pruned from the start in one step, so that nothing but their channels tells them apart.
-        number, change = found.step + 1, self.change
         neighbours: list[tuple[str | None, Candidate]] = [
             (None, Candidate(found.candidate.channels, start.key)),
             (None, _in_room(problem, start, room, start.key)),
         ]
+        change = self.change
         best: Trial | None = None
         seen: set[tuple[tuple[str, int], ...]] = set()
-        for done in range(self.rounds + 1):
-            trials = []
+        for number in range(found.step + 1, found.step + self.rounds + 2):
+            tried = []
             for group, candidate in neighbours:
-                if candidate.channels not in seen and (not done or problem.predict(candidate).cost <= room):
-                    trials.append(tried(number + done, group, candidate))
-                    yield trials[-1]
+                if candidate.channels not in seen and (
+                    best is None or problem.predict(candidate).cost <= room
+                ):
+                    tried.append(_tried(problem, number, group, candidate))
+                    yield tried[-1]
                 seen.add(candidate.channels)
-            better = _first_within(trials, best, measure, within)
+            tried.sort(key=lambda trial: trial.loss)
+            finalists = []
+            for trial in tried[: self.finalists]:
+                further = Candidate(trial.candidate.channels, trial.candidate.key)
+                finalists.append(replace(_tried(problem, number, trial.group, further), role="finalist"))
+                yield finalists[-1]
+            better = _first_within(finalists, best, measure, within)
             if better is not None:
                 best = better
                 yield best
@@ -89,16 +94,23 @@ class Exchange:
         return Outcome(best, True, f"within the budget, after {self.rounds} rounds of exchanges")
 
 
+def _tried(problem: Problem, number: int, group: str | None, candidate: Candidate) -> Trial:
+    trained, predicted = problem.train(candidate), problem.predict(candidate)
+    return Trial(number, candidate, group, trained.accuracy, trained.loss, predicted, None, "proposal")
+
+
 def _start(problem: Problem) -> Candidate:
     return Candidate(tuple((group.name, group.channels) for group in problem.groups))
 
 
-def _first_within(trials: list[Trial], best: Trial | None, measure: Measure, limits: Limits) -> Trial | None:
+def _first_within(
+    trials: Iterable[Trial], best: Trial | None, measure: Measure, limits: Limits
+) -> Trial | None:
     """The best of the trials that beat `best` and that the board finds within the limits."""
     for trial in sorted(trials, key=lambda one: one.loss):
         if best is not None and trial.loss >= best.loss:
             return None
-        measured = measure(trial.candidate)
+        measured: Measured = measure(trial.candidate)
         if limits.met_by(measured):
             return replace(trial, measured=measured, role="chosen")
     return None

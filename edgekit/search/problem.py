@@ -122,7 +122,7 @@ class Trial:
     loss: float
     predicted: Prediction
     measured: Measured | None
-    role: Literal["start", "proposal", "chosen"]
+    role: Literal["start", "proposal", "finalist", "chosen"]
 
     @property
     def what(self) -> str:
@@ -150,7 +150,9 @@ class Problem(Protocol):
     def predict(self, candidate: Candidate) -> Prediction: ...
 
     def train(self, candidate: Candidate) -> Trained:
-        """Prune the parent's weights to the candidate's channels and fine-tune them for a short while."""
+        """Prune the parent's weights to the candidate's channels and fine-tune them for a short while; where
+        it has its parent's channels, train those weights on for longer.
+        """
         ...
 
 

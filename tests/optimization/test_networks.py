@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from edgekit.compress.apply import Rows
+from edgekit.compress.channels import channel_groups
 from edgekit.compress.training import Labelled
 from edgekit.compression import TorchSource
 from edgekit.optimization.networks import search_networks
@@ -84,3 +85,27 @@ def test_without_labels_the_channels_that_matter_least_to_the_answers_go(tmp_pat
     _, gone = _train_a_proposal(tmp_path / "none", None, short_rows=300)
     _, expected = _train_a_proposal(tmp_path / "answers", answers, short_rows=300)
     assert gone == expected != list(range(8))
+
+
+def test_a_proposal_that_is_trained_on_keeps_its_channels_and_sees_all_rows(tmp_path: Path) -> None:
+    program = network()
+    assert isinstance(program.program, torch.nn.Module)
+    source = TorchSource(program.program, (torch.zeros(1, 4),), "clouds")
+    rows = Rows(ROWS, blobs(120, 1), Labelled(ROWS.x, None))
+    with closing(SearchStore(tmp_path / "search.sqlite", {"model": "clouds"})) as store:
+        settings = replace(SETTINGS, short_rows=64, long_epochs=3)
+        networks = search_networks(source, rows, store, tmp_path, settings, _count)
+        start = Candidate(tuple((one.name, one.channels) for one in networks.groups))
+        networks.train(start)
+        # Several groups at once, from the start.
+        pruned = Candidate(tuple((name, count // 2) for name, count in start.channels), start.key)
+        short = networks.train(pruned)
+        SEEN.clear()
+        further = Candidate(pruned.channels, pruned.key)
+        longer = networks.train(further)
+        assert sum(SEEN) == 3 * len(ROWS)
+        assert longer.loss < short.loss
+        kept = {
+            one.name: one.channels for one in channel_groups(networks.module(further.key), source.example)
+        }
+        assert kept == dict(pruned.channels)

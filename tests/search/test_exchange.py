@@ -68,13 +68,37 @@ def test_each_centre_is_better_than_the_last_and_pruned_from_the_start() -> None
     trials, outcome = run(problem, Exchange(rounds=5), Limits(cost=900.0))
     begin = next(place for place, one in enumerate(trials) if place > 0 and one.group is None)
     exchanged = trials[begin:]
-    assert all(one.candidate.parent == trials[0].candidate.key for one in exchanged)
+    proposals = {one.candidate.key: one for one in exchanged if one.role == "proposal"}
+    assert all(one.candidate.parent == trials[0].candidate.key for one in proposals.values())
+    for one in exchanged:
+        if one.role != "proposal":
+            assert one.candidate.parent is not None
+            assert proposals[one.candidate.parent].candidate.channels == one.candidate.channels
     centres = [one for one in exchanged if one.role == "chosen" and one.group is not None]
     assert centres
     assert all(a.loss > b.loss for a, b in pairwise(centres))
     assert outcome.best == [one for one in trials if one.role == "chosen"][-1]
     # Measured: the start, each chosen one, and nothing else.
     assert len(problem.measured) == 1 + sum(one.role == "chosen" for one in trials)
+
+
+@dataclass
+class Flattering(Proportions):
+    """A short training likes a wide start, whatever the longer one then says."""
+
+    def train(self, candidate: Candidate) -> Trained:
+        found = super().train(candidate)
+        longer = any(
+            one.key == candidate.parent and one.channels == candidate.channels for one in self.trained
+        )
+        return found if longer else Trained(found.accuracy, found.loss - 0.05 * candidate.count("wide"))
+
+
+def test_the_longer_training_decides() -> None:
+    worth = {"wide": 1.0, "middle": 2.0, "deep": 4.0}
+    problem = Flattering(GROUPS, dict.fromkeys(worth, 10.0), worth)
+    _, outcome = run(problem, Exchange(rounds=6, finalists=6), Limits(cost=910.0))
+    assert outcome.best.loss - best_loss(problem, 910.0) < 0.15
 
 
 def test_what_the_board_finds_too_large_is_not_taken() -> None:
