@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,9 @@ from edgekit.compiler.schedules.armv7em.frame import Frame
 from edgekit.compiler.schedules.armv7em.instructions import SP, Assembler
 from edgekit.compiler.schedules.armv7em.linear_sum import double_rounding
 from edgekit.compiler.schedules.armv7em.lookup import look_up
+from edgekit.compiler.schedules.armv7em.strips import in_strips, store_four
 
-__all__ = ["ByteMap", "LinearMap", "byte_map", "linear_map", "requantized", "scale_linear"]
+__all__ = ["ByteMap", "LinearMap", "byte_map", "linear_map", "operand_maps", "requantized", "scale_linear"]
 
 SHIFTS = (20, 16, 12)
 """Fractional bits; the most wherever they fit, so that layers share a routine."""
@@ -59,6 +61,18 @@ class ByteMap:
 
 def byte_map(name: str, table: NDArray[np.int8]) -> ByteMap:
     return ByteMap(name, table, linear_map(table))
+
+
+def operand_maps(operator: op.Concat | op.Maximum | op.Minimum) -> list[ByteMap | None]:
+    """Each operand brought to the output's scale, its table named by its number; None where it has it."""
+    return [
+        None
+        if rescale is None
+        else byte_map(f"table{number}", requantized(rescale, zero_point, operator.output_zero_point))
+        for number, (rescale, zero_point) in enumerate(
+            zip(operator.rescales, operator.zero_points, strict=True)
+        )
+    ]
 
 
 def requantized(
@@ -111,33 +125,26 @@ def scale_linear(shift: int) -> Assembler:
         f"Linear forms of bytes, {shift} fractional bits.\n(from, to, bytes, factor, constant)",
     )
     source, to, count, factor, constant, *values = code.registers("from to bytes factor constant y0 y1 y2 y3")
-    loop, tail, one, done = (code.new_label(name) for name in ("four", "tail", "one", "done"))
+
+    def four(counted: Callable[[], None]) -> None:
+        for value in values:
+            code.ldrsb(value, source, post=1)
+        for value in values:
+            code.mla(value, value, factor, constant)
+        for value in values:
+            code.ssat(value, 8, value, asr=shift)
+        counted()
+        store_four(code, values, to)
+
+    def one(counted: Callable[[], None]) -> None:
+        code.ldrsb(values[0], source, post=1)
+        code.mla(values[0], values[0], factor, constant)
+        code.ssat(values[0], 8, values[0], asr=shift)
+        code.strb(values[0], to, post=1)
+        counted()
+
     arguments = code.enter()
     code.ldr(constant, SP, arguments)
-    code.subs(count, count, 4)
-    code.branch(tail, "lo")
-    code.label(loop)
-    for value in values:
-        code.ldrsb(value, source, post=1)
-    for value in values:
-        code.mla(value, value, factor, constant)
-    for value in values:
-        code.ssat(value, 8, value, asr=shift)
-    code.subs(count, count, 4)
-    for offset, value in enumerate(values[1:], start=1):
-        code.strb(value, to, offset)
-    code.strb(values[0], to, post=4)
-    code.branch(loop, "hs")
-    code.label(tail)
-    code.adds(count, count, 4)
-    code.branch(done, "eq")
-    code.label(one)
-    code.ldrsb(values[0], source, post=1)
-    code.mla(values[0], values[0], factor, constant)
-    code.ssat(values[0], 8, values[0], asr=shift)
-    code.strb(values[0], to, post=1)
-    code.subs(count, count, 1)
-    code.branch(one, "ne")
-    code.label(done)
+    in_strips(code, count, 4, four, one)
     code.leave()
     return code

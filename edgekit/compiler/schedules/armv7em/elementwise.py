@@ -9,7 +9,7 @@ import numpy as np
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step, Tensor
 from edgekit.compiler.schedules.armv7em.broadcast import Runs, runs_of
-from edgekit.compiler.schedules.armv7em.byte_map import byte_map, requantized
+from edgekit.compiler.schedules.armv7em.byte_map import byte_map, operand_maps, requantized
 from edgekit.compiler.schedules.armv7em.frame import Frame, word_of_bytes
 from edgekit.compiler.schedules.armv7em.linear_sum import add_linear, add_linear_scalar, linear_sum
 from edgekit.compiler.schedules.armv7em.lookup import look_up
@@ -113,14 +113,7 @@ def extremum_variants(program: Program, step: Step, request: Request) -> tuple[V
     pair = _pair(program, step)
     if pair is None:
         return ()
-    maps = [
-        byte_map(f"table{number}", requantized(rescale, zero_point, operator.output_zero_point))
-        if rescale is not None
-        else None
-        for number, (rescale, zero_point) in enumerate(
-            zip(operator.rescales, operator.zero_points, strict=True)
-        )
-    ]
+    maps = operand_maps(operator)
     # A rescaled operand that is as large as the output goes there, another one into scratch.
     first = next((n for n in (0, 1) if maps[n] is not None and pair.runs.in_place[n]), None)
     name = f"armv7em.{operator.NAME}"

@@ -7,6 +7,7 @@ pairs of inputs; a linear form with some 20 fractional bits is searched that giv
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.schedules.armv7em.instructions import SP, Assembler
+from edgekit.compiler.schedules.armv7em.strips import in_strips, store_four
 
 __all__ = ["LinearSum", "add_linear", "add_linear_scalar", "double_rounding", "linear_sum"]
 
@@ -135,42 +137,35 @@ def add_linear(shift: int) -> Assembler:
         "a b output bytes first second constant y0 y1 y2 y3 b0 b1 -"
     )
     ys, bs = values[:4], values[4:6]
-    loop, tail, one, done = (code.new_label(name) for name in ("four", "tail", "one", "done"))
+
+    def four(counted: Callable[[], None]) -> None:
+        for y in ys:
+            code.ldrsb(y, a, post=1)
+        for y in ys:
+            code.mla(y, y, first, constant)
+        for pair in (ys[:2], ys[2:]):
+            for value in bs:
+                code.ldrsb(value, b, post=1)
+            for y, value in zip(pair, bs, strict=True):
+                code.mla(y, value, second, y)
+        for y in ys:
+            code.ssat(y, 8, y, asr=shift)
+        counted()
+        store_four(code, ys, output)
+
+    def one(counted: Callable[[], None]) -> None:
+        code.ldrsb(ys[0], a, post=1)
+        code.ldrsb(bs[0], b, post=1)
+        code.mla(ys[0], ys[0], first, constant)
+        code.mla(ys[0], bs[0], second, ys[0])
+        code.ssat(ys[0], 8, ys[0], asr=shift)
+        code.strb(ys[0], output, post=1)
+        counted()
+
     arguments = code.enter()
     code.ldrd(first, second, SP, arguments)
     code.ldr(constant, SP, arguments + 8)
-    code.subs(count, count, 4)
-    code.branch(tail, "lo")
-    code.label(loop)
-    for y in ys:
-        code.ldrsb(y, a, post=1)
-    for y in ys:
-        code.mla(y, y, first, constant)
-    for pair in (ys[:2], ys[2:]):
-        for value in bs:
-            code.ldrsb(value, b, post=1)
-        for y, value in zip(pair, bs, strict=True):
-            code.mla(y, value, second, y)
-    for y in ys:
-        code.ssat(y, 8, y, asr=shift)
-    code.subs(count, count, 4)
-    for offset, y in enumerate(ys[1:], start=1):
-        code.strb(y, output, offset)
-    code.strb(ys[0], output, post=4)
-    code.branch(loop, "hs")
-    code.label(tail)
-    code.adds(count, count, 4)
-    code.branch(done, "eq")
-    code.label(one)
-    code.ldrsb(ys[0], a, post=1)
-    code.ldrsb(bs[0], b, post=1)
-    code.mla(ys[0], ys[0], first, constant)
-    code.mla(ys[0], bs[0], second, ys[0])
-    code.ssat(ys[0], 8, ys[0], asr=shift)
-    code.strb(ys[0], output, post=1)
-    code.subs(count, count, 1)
-    code.branch(one, "ne")
-    code.label(done)
+    in_strips(code, count, 4, four, one)
     code.leave()
     return code
 
@@ -184,36 +179,29 @@ def add_linear_scalar(shift: int) -> Assembler:
     a, b, output, count, first, second, constant, *ys = code.registers(
         "a b output bytes first second constant y0 y1 y2 y3"
     )
-    loop, tail, one, done = (code.new_label(name) for name in ("four", "tail", "one", "done"))
+
+    def four(counted: Callable[[], None]) -> None:
+        for y in ys:
+            code.ldrsb(y, a, post=1)
+        for y in ys:
+            code.mla(y, y, first, constant)
+        for y in ys:
+            code.ssat(y, 8, y, asr=shift)
+        counted()
+        store_four(code, ys, output)
+
+    def one(counted: Callable[[], None]) -> None:
+        code.ldrsb(ys[0], a, post=1)
+        code.mla(ys[0], ys[0], first, constant)
+        code.ssat(ys[0], 8, ys[0], asr=shift)
+        code.strb(ys[0], output, post=1)
+        counted()
+
     arguments = code.enter()
     code.ldrd(first, second, SP, arguments)
     code.ldr(constant, SP, arguments + 8)
     code.ldrsb(b, b)
     code.mla(constant, b, second, constant)
-    code.subs(count, count, 4)
-    code.branch(tail, "lo")
-    code.label(loop)
-    for y in ys:
-        code.ldrsb(y, a, post=1)
-    for y in ys:
-        code.mla(y, y, first, constant)
-    for y in ys:
-        code.ssat(y, 8, y, asr=shift)
-    code.subs(count, count, 4)
-    for offset, y in enumerate(ys[1:], start=1):
-        code.strb(y, output, offset)
-    code.strb(ys[0], output, post=4)
-    code.branch(loop, "hs")
-    code.label(tail)
-    code.adds(count, count, 4)
-    code.branch(done, "eq")
-    code.label(one)
-    code.ldrsb(ys[0], a, post=1)
-    code.mla(ys[0], ys[0], first, constant)
-    code.ssat(ys[0], 8, ys[0], asr=shift)
-    code.strb(ys[0], output, post=1)
-    code.subs(count, count, 1)
-    code.branch(one, "ne")
-    code.label(done)
+    in_strips(code, count, 4, four, one)
     code.leave()
     return code

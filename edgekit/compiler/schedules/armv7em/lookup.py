@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from edgekit.compiler.schedules.armv7em.instructions import Assembler
+from edgekit.compiler.schedules.armv7em.strips import in_strips, store_four
 
 __all__ = ["look_up"]
 
@@ -16,35 +19,28 @@ def look_up() -> Assembler:
     source, table, to, count, four, sign, *values = code.registers(
         "from table to bytes four sign y0 y1 y2 y3"
     )
-    loop, tail, one, done = (code.new_label(name) for name in ("four", "tail", "one", "done"))
+
+    def four_bytes(counted: Callable[[], None]) -> None:
+        code.ldr(four, source, post=4)
+        code.eor(four, four, sign)
+        for position, value in enumerate(values):
+            code.uxtb(value, four, ror=8 * position)
+        for value in values:
+            code.ldrb_indexed(value, table, value)
+        counted()
+        store_four(code, values, to)
+
+    def one_byte(counted: Callable[[], None]) -> None:
+        code.ldrb(four, source, post=1)
+        code.eor(four, four, sign)
+        code.uxtb(four, four)
+        code.ldrb_indexed(four, table, four)
+        code.strb(four, to, post=1)
+        counted()
+
     code.enter()
     code.mov(sign, 0x8080)
     code.orr(sign, sign, sign, lsl=16)
-    code.subs(count, count, 4)
-    code.branch(tail, "lo")
-    code.label(loop)
-    code.ldr(four, source, post=4)
-    code.eor(four, four, sign)
-    for position, value in enumerate(values):
-        code.uxtb(value, four, ror=8 * position)
-    for value in values:
-        code.ldrb_indexed(value, table, value)
-    code.subs(count, count, 4)
-    for offset, value in enumerate(values[1:], start=1):
-        code.strb(value, to, offset)
-    code.strb(values[0], to, post=4)
-    code.branch(loop, "hs")
-    code.label(tail)
-    code.adds(count, count, 4)
-    code.branch(done, "eq")
-    code.label(one)
-    code.ldrb(four, source, post=1)
-    code.eor(four, four, sign)
-    code.uxtb(four, four)
-    code.ldrb_indexed(four, table, four)
-    code.strb(four, to, post=1)
-    code.subs(count, count, 1)
-    code.branch(one, "ne")
-    code.label(done)
+    in_strips(code, count, 4, four_bytes, one_byte)
     code.leave()
     return code

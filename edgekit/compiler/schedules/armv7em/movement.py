@@ -10,7 +10,7 @@ from typing import Any
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step
-from edgekit.compiler.schedules.armv7em.byte_map import byte_map, requantized
+from edgekit.compiler.schedules.armv7em.byte_map import operand_maps
 from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
 from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, fill_bytes
 from edgekit.compiler.schedules.armv7em.requantize import needs_clamp
@@ -31,14 +31,7 @@ def concat_variants(program: Program, step: Step, request: Request) -> tuple[Var
     runs = [math.prod(tensor.shape[operator.axis :]) for tensor in inputs]
     if min(runs) < SHORTEST_RUN:
         return ()
-    maps = [
-        byte_map(f"table{operand}", requantized(rescale, zero_point, operator.output_zero_point))
-        if rescale is not None
-        else None
-        for operand, (rescale, zero_point) in enumerate(
-            zip(operator.rescales, operator.zero_points, strict=True)
-        )
-    ]
+    maps = operand_maps(operator)
     tables = {name: table for each in maps if each is not None for name, table in each.constants.items()}
     name = "armv7em.concat"
     whole = math.prod(output.shape[operator.axis :])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from edgekit.compiler.schedules.armv7em.instructions import SP, Assembler, Register
 from edgekit.compiler.schedules.armv7em.requantize import FORM_NOTE, FORM_SUFFIX, Form, emit_requantize
+from edgekit.compiler.schedules.armv7em.strips import in_strips, store_four
 
 __all__ = ["extremum", "multiply"]
 
@@ -24,10 +25,46 @@ def multiply(form: Form, *, scalar: bool = False) -> Assembler:
         "a b output bytes zero_a zero_b multiplier constant exponent x0 x1 x2 x3 x4"
     )
     multiplier, constant, exponent = settings
-    loop, tail, one, done = (code.new_label(name) for name in ("four", "tail", "one", "done"))
 
     def requantize(*values: Register) -> None:
         emit_requantize(code, values, multiplier, constant, exponent, x3, form)
+
+    def four(counted: Callable[[], None]) -> None:
+        code.ldr(x0, a, post=4)
+        code.sxtab16(x1, zero_a, x0, ror=8)
+        code.sxtab16(x0, zero_a, x0)
+        if scalar:
+            code.smul("b", "b", x4, x0, zero_b)
+            code.smul("t", "b", x0, x0, zero_b)
+            code.smul("b", "b", x2, x1, zero_b)
+            code.smul("t", "b", x1, x1, zero_b)
+        else:
+            code.ldr(x2, b, post=4)
+            code.sadd16(x1, x1, x1)
+            code.sadd16(x0, x0, x0)
+            code.sxtab16(x3, zero_b, x2, ror=8)
+            code.sxtab16(x2, zero_b, x2)
+            code.smul("b", "b", x4, x0, x2)
+            code.smul("t", "t", x0, x0, x2)
+            code.smul("b", "b", x2, x1, x3)
+            code.smul("t", "t", x1, x1, x3)
+        requantize(x4, x2, x0, x1)
+        counted()
+        store_four(code, (x4, x2, x0, x1), output)
+
+    def one(counted: Callable[[], None]) -> None:
+        code.ldrb(x0, a, post=1)
+        code.sxtab16(x0, zero_a, x0)
+        if scalar:
+            code.smul("b", "b", x0, x0, zero_b)
+        else:
+            code.ldrb(x2, b, post=1)
+            code.sxtab16(x2, zero_b, x2)
+            code.sadd16(x0, x0, x0)
+            code.smul("b", "b", x0, x0, x2)
+        requantize(x0)
+        code.strb(x0, output, post=1)
+        counted()
 
     arguments = code.enter()
     code.ldr(x0, SP, arguments)
@@ -37,51 +74,7 @@ def multiply(form: Form, *, scalar: bool = False) -> Assembler:
         code.ldrsb(x0, b)
         code.sxtab16(zero_b, zero_b, x0)
         code.sadd16(zero_b, zero_b, zero_b)
-    code.subs(count, count, 4)
-    code.branch(tail, "lo")
-    code.label(loop)
-    code.ldr(x0, a, post=4)
-    code.sxtab16(x1, zero_a, x0, ror=8)
-    code.sxtab16(x0, zero_a, x0)
-    if scalar:
-        code.smul("b", "b", x4, x0, zero_b)
-        code.smul("t", "b", x0, x0, zero_b)
-        code.smul("b", "b", x2, x1, zero_b)
-        code.smul("t", "b", x1, x1, zero_b)
-    else:
-        code.ldr(x2, b, post=4)
-        code.sadd16(x1, x1, x1)
-        code.sadd16(x0, x0, x0)
-        code.sxtab16(x3, zero_b, x2, ror=8)
-        code.sxtab16(x2, zero_b, x2)
-        code.smul("b", "b", x4, x0, x2)
-        code.smul("t", "t", x0, x0, x2)
-        code.smul("b", "b", x2, x1, x3)
-        code.smul("t", "t", x1, x1, x3)
-    requantize(x4, x2, x0, x1)
-    code.subs(count, count, 4)
-    for offset, value in ((1, x2), (2, x0), (3, x1)):
-        code.strb(value, output, offset)
-    code.strb(x4, output, post=4)
-    code.branch(loop, "hs")
-    code.label(tail)
-    code.adds(count, count, 4)
-    code.branch(done, "eq")
-    code.label(one)
-    code.ldrb(x0, a, post=1)
-    code.sxtab16(x0, zero_a, x0)
-    if scalar:
-        code.smul("b", "b", x0, x0, zero_b)
-    else:
-        code.ldrb(x2, b, post=1)
-        code.sxtab16(x2, zero_b, x2)
-        code.sadd16(x0, x0, x0)
-        code.smul("b", "b", x0, x0, x2)
-    requantize(x0)
-    code.strb(x0, output, post=1)
-    code.subs(count, count, 1)
-    code.branch(one, "ne")
-    code.label(done)
+    in_strips(code, count, 4, four, one)
     code.leave()
     return code
 
@@ -96,7 +89,6 @@ def extremum(*, larger: bool, scalar: bool = False) -> Assembler:
         f"The {'larger' if larger else 'smaller'} of two bytes each.\n(a, b, output, bytes)",
     )
     a, b, output, count, x, y, spare = code.registers("a b output bytes x y spare")
-    loop, tail, one, done = (code.new_label(name) for name in ("four", "tail", "one", "done"))
 
     def choose(load_a: Callable[[], None], load_b: Callable[[], None]) -> None:
         load_a()
@@ -105,26 +97,21 @@ def extremum(*, larger: bool, scalar: bool = False) -> Assembler:
         code.ssub8(spare, x, y)
         code.sel(x, *((x, y) if larger else (y, x)))
 
+    def four(counted: Callable[[], None]) -> None:
+        choose(lambda: code.ldr(x, a, post=4), lambda: code.ldr(y, b, post=4))
+        code.str_(x, output, post=4)
+        counted()
+
+    def one(counted: Callable[[], None]) -> None:
+        choose(lambda: code.ldrb(x, a, post=1), lambda: code.ldrb(y, b, post=1))
+        code.strb(x, output, post=1)
+        counted()
+
     code.enter()
     if scalar:
         code.ldrb(y, b)
         code.orr(y, y, y, lsl=8)
         code.orr(y, y, y, lsl=16)
-    code.subs(count, count, 4)
-    code.branch(tail, "lo")
-    code.label(loop)
-    choose(lambda: code.ldr(x, a, post=4), lambda: code.ldr(y, b, post=4))
-    code.str_(x, output, post=4)
-    code.subs(count, count, 4)
-    code.branch(loop, "hs")
-    code.label(tail)
-    code.adds(count, count, 4)
-    code.branch(done, "eq")
-    code.label(one)
-    choose(lambda: code.ldrb(x, a, post=1), lambda: code.ldrb(y, b, post=1))
-    code.strb(x, output, post=1)
-    code.subs(count, count, 1)
-    code.branch(one, "ne")
-    code.label(done)
+    in_strips(code, count, 4, four, one)
     code.leave()
     return code
