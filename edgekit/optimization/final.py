@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgekit.compress.recipe import Recipe
     from edgekit.compress.training import Augment, Epoch, Training
 
-__all__ = ["Final", "finish", "integer_accuracy", "training_loss"]
+__all__ = ["Final", "finish", "integer_accuracy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +54,10 @@ def finish(
 
     Both trainings are taken up after their last whole epoch when they were interrupted.
     """
-    from edgekit.compress.training import Training
-
-    training = Training(
+    training = settings.training(
         epochs=settings.final_epochs,
-        batch_size=settings.batch_size,
         learning_rate=settings.final_learning_rate,
-        loss=training_loss(rows),
-        label_weight=settings.label_weight,
-        seed=settings.seed,
+        labelled=rows.train.y is not None,
     )
     trainer = _Trainer(problem, rows, augment, place / "search", winner.key, progress)
     made = quantizers()
@@ -74,13 +69,8 @@ def finish(
     ]
     if settings.qat_epochs > 0:
         prepared = made.prepare(module, source.example)
-        gentle = Training(
-            epochs=settings.qat_epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.final_learning_rate / 10,
-            loss=training.loss,
-            label_weight=settings.label_weight,
-            seed=settings.seed,
+        gentle = replace(
+            training, epochs=settings.qat_epochs, learning_rate=settings.final_learning_rate / 10
         )
         trainer.train(prepared, gentle, "the winner with its rounding", f"qat-{training.epochs}")
         candidates.append(("in training", made.convert(prepared)))
@@ -196,7 +186,3 @@ def integer_accuracy(problem: TorchProblem, model: Model, rows: Rows) -> float:
         labels if labels is not None else classes(problem.networks.start, rows.validation.x)
     )
     return float(np.mean(predictions(model, rows.validation.x) == expected))
-
-
-def training_loss(rows: Rows) -> Literal["distillation", "both"]:
-    return "distillation" if rows.train.y is None else "both"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import safetensors.torch
 import torch
 from torch import nn
@@ -40,7 +41,6 @@ from edgekit.compress.training import (
 )
 from edgekit.errors import UsageError
 from edgekit.fsutil import atomic_write
-from edgekit.optimization.final import training_loss
 from edgekit.search.problem import Candidate, Group, Trained
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class Networks:
         )
         self._recent: dict[str, nn.Module] = {}
         self._removals: dict[str, tuple[str | None, Removal]] = {}
-        self._ranked: tuple[str, dict[str, tuple[float, ...]]] | None = None
+        self._ranked: str | None = None
+        """Key of the network whose gradients rank channels now."""
 
     def module(self, key: str | None) -> nn.Module:
         """The network of a trial that was trained, in evaluation mode; the caller doesn't change it."""
@@ -186,13 +187,16 @@ class Networks:
         for group, channels in gone.items():
             remove_channels(module, group, channels, self.example)
 
-    def _importances(self, key: str, parent: nn.Module, group: ChannelGroup):  # type: ignore[no-untyped-def]
-        """Importances of a group's channels in the parent; gradients are taken once for all of its groups."""
-        if self._importance == "taylor" and (self._ranked is None or self._ranked[0] != key):
+    def _importances(self, key: str, parent: nn.Module, group: ChannelGroup) -> npt.NDArray[np.float64]:
+        """Importances of a group's channels in the parent, (channels,).
+
+        Gradients are taken once for all of its groups.
+        """
+        if self._importance == "taylor" and self._ranked != key:
             rows = self._few
             part = Labelled(rows.x[:GRADIENT_ROWS], None if rows.y is None else rows.y[:GRADIENT_ROWS])
             accumulate_gradients(parent, part, teacher=self.teacher)
-            self._ranked = (key, {})
+            self._ranked = key
         return channel_importance(parent, group, self._importance, self.example)
 
     def _write(self, key: str, module: nn.Module, parent: str | None, gone: Removal) -> None:
@@ -231,13 +235,10 @@ def search_networks(
     """
     chosen = np.random.default_rng(settings.seed).permutation(len(rows.train))[: settings.short_rows]
     fewer = Labelled(rows.train.x[chosen], None if rows.train.y is None else rows.train.y[chosen])
-    short = Training(
+    short = settings.training(
         epochs=settings.short_epochs,
-        batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
-        loss=training_loss(rows),
-        label_weight=settings.label_weight,
-        seed=settings.seed,
+        labelled=rows.train.y is not None,
     )
     networks = Networks(
         source.module,

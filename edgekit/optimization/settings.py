@@ -10,6 +10,7 @@ from edgekit.search.netadapt import NetAdapt
 
 if TYPE_CHECKING:
     from edgekit.compress.channels import Importance
+    from edgekit.compress.training import Training
 
 __all__ = ["DEFAULT_SETTINGS", "Guide", "Settings"]
 
@@ -66,6 +67,19 @@ class Settings:
             raise ValueError("qat_epochs is 0 or more")
         if not 0 <= self.label_weight <= 1:
             raise ValueError("label_weight is between 0 and 1")
+
+    def training(self, *, epochs: int, learning_rate: float, labelled: bool) -> Training:
+        """A training of the search: by the uncompressed model's answers, and by labels if there are any."""
+        from edgekit.compress.training import Training  # brings torch
+
+        return Training(
+            epochs=epochs,
+            batch_size=self.batch_size,
+            learning_rate=learning_rate,
+            loss="both" if labelled else "distillation",
+            label_weight=self.label_weight,
+            seed=self.seed,
+        )
 
 
 DEFAULT_SETTINGS = Settings()
