@@ -17,9 +17,10 @@ from tvm.script.ir_builder import tirx as ir
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step, Tensor
+from edgekit.compiler.schedules.armv7em.clamping import clamp_at
 from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
 from edgekit.compiler.schedules.armv7em.gather import Tail, gather_bytes, gather_words, in_reach, packed_k
-from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, fill_bytes
+from edgekit.compiler.schedules.armv7em.memory import copy_bytes, fill_bytes
 from edgekit.compiler.schedules.armv7em.pixel_blocks import (
     FEW_STEPS,
     PIXELS,
@@ -30,7 +31,7 @@ from edgekit.compiler.schedules.armv7em.pixel_blocks import (
     pixel_block,
     scratch_bytes,
 )
-from edgekit.compiler.schedules.armv7em.requantize import Form, channel_parameters, needs_clamp
+from edgekit.compiler.schedules.armv7em.requantize import Form, channel_parameters
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Variant
 
 __all__ = ["of_one_channel", "variants"]
@@ -277,9 +278,7 @@ def _emit(
                 scratch_bytes(pixels, shape.k),
                 entry_offset(pixels, shape.k, unrolled),
             )
-            if needs_clamp(clamp):
-                low, high = word_of_bytes(clamp.low), word_of_bytes(clamp.high)
-                frame.call(clamp_bytes(), place, pixels * shape.channels, low, high)
+            clamp_at(frame, clamp, place, pixels * shape.channels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

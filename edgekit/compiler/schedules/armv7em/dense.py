@@ -6,10 +6,9 @@ import math
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step
+from edgekit.compiler.schedules.armv7em.clamping import clamp_output
 from edgekit.compiler.schedules.armv7em.float_rule import dense_parameters
-from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
-from edgekit.compiler.schedules.armv7em.memory import clamp_bytes
-from edgekit.compiler.schedules.armv7em.requantize import needs_clamp
+from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat
 from edgekit.compiler.schedules.armv7em.vector_product import is_widened, vector_product
 from edgekit.compiler.schedules.kernel import Kernel, Request, Variant
 
@@ -37,9 +36,7 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
                 multiply = product.prepare(frame, request, widened=widened, readable=k)
                 with repeat(rows) as row:
                     multiply(offset(frame.inputs[0], row * k), offset(frame.output, row * channels))
-                if needs_clamp(operator.clamp):
-                    low, high = word_of_bytes(operator.clamp.low), word_of_bytes(operator.clamp.high)
-                    frame.call(clamp_bytes(), frame.output, rows * channels, low, high)
+                clamp_output(frame, operator.clamp, output)
             return frame.kernel(name)
 
         return Variant(name, build)

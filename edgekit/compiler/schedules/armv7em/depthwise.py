@@ -16,9 +16,10 @@ from tvm.script.ir_builder import tirx as ir
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step, Tensor
+from edgekit.compiler.schedules.armv7em.clamping import clamp_output
 from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
 from edgekit.compiler.schedules.armv7em.last_four import in_fours
-from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, fill_bytes
+from edgekit.compiler.schedules.armv7em.memory import copy_bytes, fill_bytes
 from edgekit.compiler.schedules.armv7em.plane_rows import convolve_rows
 from edgekit.compiler.schedules.armv7em.planes import (
     CHANNEL_BYTES,
@@ -27,7 +28,7 @@ from edgekit.compiler.schedules.armv7em.planes import (
     pack_channels,
     split_rows,
 )
-from edgekit.compiler.schedules.armv7em.requantize import Form, channel_parameters, needs_clamp
+from edgekit.compiler.schedules.armv7em.requantize import Form, channel_parameters
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Variant
 
 __all__ = ["variants"]
@@ -90,7 +91,7 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
         def build() -> Kernel:
             frame = Frame([source], {"stream": stream}, output)
             with frame:
-                _emit(frame, operator, shape, order, band, form=parameters.form, small=small)
+                _emit(frame, operator, output, shape, order, band, form=parameters.form, small=small)
             if order == "rows":
                 return frame.kernel(name, overlaps=[Overlap(0, _overlap_distance(shape, band))])
             in_place = [Overlap(0, 0, exact=True)] if _is_in_place(shape, band) else []
@@ -187,6 +188,7 @@ def _is_in_place(shape: _Shape, band: int) -> bool:
 def _emit(
     frame: Frame,
     operator: op.DepthwiseConv2D,
+    output: Tensor,
     shape: _Shape,
     order: _Order,
     band: int,
@@ -237,9 +239,7 @@ def _emit(
             with ir.serial(0, passes + 1) as turn:
                 split(image, four, index, turn)
             convolve(image, four, index, passes)
-    if needs_clamp(operator.clamp):
-        low, high = word_of_bytes(operator.clamp.low), word_of_bytes(operator.clamp.high)
-        frame.call(clamp_bytes(), frame.output, shape.batch * output_bytes, low, high)
+    clamp_output(frame, operator.clamp, output)
 
 
 def _first_channel(shape: _Shape, four: Any) -> Any:

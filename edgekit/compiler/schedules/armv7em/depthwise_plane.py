@@ -6,13 +6,12 @@ import numpy as np
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step, Tensor
-from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
-from edgekit.compiler.schedules.armv7em.memory import clamp_bytes
+from edgekit.compiler.schedules.armv7em.clamping import clamp_output
+from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat
 from edgekit.compiler.schedules.armv7em.planes import FARTHEST, FARTHEST_LEFT, FARTHEST_PAIR, pack_channels
 from edgekit.compiler.schedules.armv7em.requantize import (
     ChannelParameters,
     channel_parameters,
-    needs_clamp,
 )
 from edgekit.compiler.schedules.armv7em.small_plane import SmallPlane
 from edgekit.compiler.schedules.armv7em.small_plane_routine import convolve_small_plane, unrolled_outputs
@@ -60,9 +59,7 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
                     memory,
                     _pair_of(-operator.input_zero_point),
                 )
-            if needs_clamp(operator.clamp):
-                low, high = word_of_bytes(operator.clamp.low), word_of_bytes(operator.clamp.high)
-                frame.call(clamp_bytes(), frame.output, output.size_bytes, low, high)
+            clamp_output(frame, operator.clamp, output)
         # Four channels are taken apart before their output is written, which has no bytes of others.
         in_place = source.shape[0] == 1 or output_bytes <= image_bytes
         return frame.kernel(NAME, overlaps=[Overlap(0, 0, exact=True)] if in_place else [])

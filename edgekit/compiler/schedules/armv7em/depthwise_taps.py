@@ -9,10 +9,11 @@ from tvm.script.ir_builder import tirx as ir
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step, Tensor
+from edgekit.compiler.schedules.armv7em.clamping import clamp_output
 from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
 from edgekit.compiler.schedules.armv7em.last_four import in_fours
-from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, fill_bytes
-from edgekit.compiler.schedules.armv7em.requantize import Form, channel_parameters, needs_clamp
+from edgekit.compiler.schedules.armv7em.memory import copy_bytes, fill_bytes
+from edgekit.compiler.schedules.armv7em.requantize import Form, channel_parameters
 from edgekit.compiler.schedules.armv7em.taps import FARTHEST_LEFT, convolve_taps, pack_taps
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Variant
 
@@ -80,9 +81,7 @@ def _emit(frame: Frame, operator: op.DepthwiseConv2D, source: Tensor, output: Te
                 pairs,
                 rest,
             )
-    if needs_clamp(operator.clamp):
-        low, high = word_of_bytes(operator.clamp.low), word_of_bytes(operator.clamp.high)
-        frame.call(clamp_bytes(), frame.output, output.size_bytes, low, high)
+    clamp_output(frame, operator.clamp, output)
 
 
 def _copy_row(

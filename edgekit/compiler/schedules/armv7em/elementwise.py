@@ -10,12 +10,13 @@ from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step, Tensor
 from edgekit.compiler.schedules.armv7em.broadcast import Runs, runs_of
 from edgekit.compiler.schedules.armv7em.byte_map import byte_map, operand_maps, requantized
-from edgekit.compiler.schedules.armv7em.frame import Frame, word_of_bytes
+from edgekit.compiler.schedules.armv7em.clamping import clamp_output
+from edgekit.compiler.schedules.armv7em.frame import Frame
 from edgekit.compiler.schedules.armv7em.linear_sum import add_linear, add_linear_scalar, linear_sum
 from edgekit.compiler.schedules.armv7em.lookup import look_up
-from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes
+from edgekit.compiler.schedules.armv7em.memory import copy_bytes
 from edgekit.compiler.schedules.armv7em.pair_routines import extremum, multiply
-from edgekit.compiler.schedules.armv7em.requantize import LARGEST_EXPONENT, Form, needs_clamp
+from edgekit.compiler.schedules.armv7em.requantize import LARGEST_EXPONENT, Form
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Variant
 
 __all__ = [
@@ -42,12 +43,6 @@ def _pair(program: Program, step: Step) -> _Pair | None:
     return None if runs is None else _Pair(inputs, output, runs)
 
 
-def _clamp(frame: Frame, clamp: op.Clamp, output: Tensor) -> None:
-    if needs_clamp(clamp):
-        low, high = word_of_bytes(clamp.low), word_of_bytes(clamp.high)
-        frame.call(clamp_bytes(), frame.output, output.size_bytes, low, high)
-
-
 def sum_variants(program: Program, step: Step, request: Request) -> tuple[Variant, ...]:
     """Ways to compute an Add or Subtract; none where preconditions fail."""
     operator = step.operator
@@ -67,7 +62,7 @@ def sum_variants(program: Program, step: Step, request: Request) -> tuple[Varian
             with runs.each(frame, frame.inputs) as pointers:
                 in_order = [factors[number] for number in runs.order]
                 frame.call(routine, *pointers, runs.length, *in_order, form.constant)
-            _clamp(frame, operator.clamp, pair.output)
+            clamp_output(frame, operator.clamp, pair.output)
         return frame.kernel(name, overlaps=runs.overlaps())
 
     return (Variant(name, build),)
@@ -95,7 +90,7 @@ def product_variants(program: Program, step: Step, request: Request) -> tuple[Va
             with runs.each(frame, frame.inputs) as pointers:
                 routine = multiply(form, scalar=runs.is_scalar)
                 frame.call(routine, *pointers, runs.length, frame.constants["parameters"])
-            _clamp(frame, operator.clamp, pair.output)
+            clamp_output(frame, operator.clamp, pair.output)
         return frame.kernel(name, overlaps=runs.overlaps())
 
     return (Variant(name, build),)
@@ -133,7 +128,7 @@ def extremum_variants(program: Program, step: Step, request: Request) -> tuple[V
             routine = extremum(larger=isinstance(operator, op.Maximum), scalar=runs.is_scalar)
             with runs.each(frame, pointers) as places:
                 frame.call(routine, *places, runs.length)
-            _clamp(frame, operator.clamp, pair.output)
+            clamp_output(frame, operator.clamp, pair.output)
         # The other operand is read when the whole output has been written once.
         return frame.kernel(name, overlaps=runs.overlaps((0, 1) if first is None else (first,)))
 
@@ -159,7 +154,7 @@ def requantize_variants(program: Program, step: Step, request: Request) -> tuple
                 mapped.emit(frame, frame.inputs[0], frame.output, output.size_bytes)
             else:
                 frame.call(copy_bytes(), frame.output, frame.inputs[0], output.size_bytes)
-                _clamp(frame, operator.clamp, output)
+                clamp_output(frame, operator.clamp, output)
         return frame.kernel(name, overlaps=[Overlap(0, 0)])
 
     return (Variant(name, build),)

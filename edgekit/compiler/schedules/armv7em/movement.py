@@ -11,9 +11,9 @@ from typing import Any
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step
 from edgekit.compiler.schedules.armv7em.byte_map import operand_maps
+from edgekit.compiler.schedules.armv7em.clamping import clamp_output
 from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
-from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, fill_bytes
-from edgekit.compiler.schedules.armv7em.requantize import needs_clamp
+from edgekit.compiler.schedules.armv7em.memory import copy_bytes, fill_bytes
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Variant
 
 __all__ = ["concat_variants", "fill_variants", "pad_variants", "slice_variants"]
@@ -48,9 +48,7 @@ def concat_variants(program: Program, step: Step, request: Request) -> tuple[Var
                         frame.call(copy_bytes(), to, offset(source, index * run), run)
                     else:
                         each.emit(frame, offset(source, index * run), to, run)
-            if needs_clamp(operator.clamp):
-                low, high = word_of_bytes(operator.clamp.low), word_of_bytes(operator.clamp.high)
-                frame.call(clamp_bytes(), frame.output, output.size_bytes, low, high)
+            clamp_output(frame, operator.clamp, output)
         # The last copy is the one that is farthest behind what it reads.
         overlaps = [
             Overlap(operand, (turns - 1) * (whole - run) + start)

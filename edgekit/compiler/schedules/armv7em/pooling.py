@@ -10,9 +10,9 @@ from tvm import tirx
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step, Tensor
-from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
-from edgekit.compiler.schedules.armv7em.memory import clamp_bytes
-from edgekit.compiler.schedules.armv7em.requantize import LARGEST_EXPONENT, needs_clamp
+from edgekit.compiler.schedules.armv7em.clamping import clamp_output
+from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat
+from edgekit.compiler.schedules.armv7em.requantize import LARGEST_EXPONENT
 from edgekit.compiler.schedules.armv7em.windows import LARGEST_WINDOW, Reduction, reduce_window
 from edgekit.compiler.schedules.kernel import Kernel, Request, Variant
 
@@ -68,7 +68,7 @@ def _emit_pool(frame: Frame, operator: op.AveragePool | op.MaxPool, source: Tens
             (width - count_columns) * channels,
             *((elements, added) if average else ()),
         )
-    _clamp(frame, operator.clamp, output)
+    clamp_output(frame, operator.clamp, output)
 
 
 def _is_inside(window: op.Window, source: Tensor, output: Tensor) -> bool:
@@ -118,13 +118,7 @@ def mean_variants(program: Program, step: Step, request: Request) -> tuple[Varia
                     0,
                     frame.constants["parameters"],
                 )
-            _clamp(frame, operator.clamp, output)
+            clamp_output(frame, operator.clamp, output)
         return frame.kernel(name)
 
     return (Variant(name, build),)
-
-
-def _clamp(frame: Frame, clamp: op.Clamp, output: Tensor) -> None:
-    if needs_clamp(clamp):
-        low, high = word_of_bytes(clamp.low), word_of_bytes(clamp.high)
-        frame.call(clamp_bytes(), frame.output, output.size_bytes, low, high)

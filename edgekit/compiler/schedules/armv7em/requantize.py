@@ -35,7 +35,6 @@ __all__ = [
     "channel_parameters",
     "emit_requantize",
     "emit_single_rounding",
-    "needs_clamp",
 ]
 
 Form = Literal["two_sided", "one_sided", "single"]
@@ -146,11 +145,6 @@ def _form(operator: op.Conv2D | op.DepthwiseConv2D) -> Form:
     if operator.rounding == "single":
         return "single"
     return "one_sided" if operator.clamp.low >= operator.output_zero_point else "two_sided"
-
-
-def needs_clamp(clamp: op.Clamp) -> bool:
-    """Whether saturation to int8 is not all that the clamp does."""
-    return (clamp.low, clamp.high) != (-128, 127)
 
 
 def emit_requantize(

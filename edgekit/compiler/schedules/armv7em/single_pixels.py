@@ -12,9 +12,10 @@ from tvm.script.ir_builder import tirx as ir
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step, Tensor
+from edgekit.compiler.schedules.armv7em.clamping import clamp_output
 from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat, word_of_bytes
-from edgekit.compiler.schedules.armv7em.memory import clamp_bytes, copy_bytes, fill_bytes
-from edgekit.compiler.schedules.armv7em.requantize import channel_parameters, needs_clamp
+from edgekit.compiler.schedules.armv7em.memory import copy_bytes, fill_bytes
+from edgekit.compiler.schedules.armv7em.requantize import channel_parameters
 from edgekit.compiler.schedules.armv7em.vector_product import VectorProduct, is_widened, vector_product
 from edgekit.compiler.schedules.kernel import Kernel, Request, Variant
 
@@ -74,9 +75,7 @@ def _emit(
             )
             vector = window
         multiply(vector, offset(frame.output, ((image * rows + row) * columns + column) * channels))
-    if needs_clamp(operator.clamp):
-        low, high = word_of_bytes(operator.clamp.low), word_of_bytes(operator.clamp.high)
-        frame.call(clamp_bytes(), frame.output, output.size_bytes, low, high)
+    clamp_output(frame, operator.clamp, output)
 
 
 def _is_padded(window: op.Window, source: Tensor, output: Tensor) -> bool:
