@@ -21,7 +21,7 @@ from edgekit.compiler.codegen.phases import MINIMUM_MACS, split_phases
 from edgekit.compiler.codegen.weights import Weights
 from edgekit.compiler.exactness import is_exact, requantises
 from edgekit.compiler.lowering import lower_model
-from edgekit.compiler.memory import Plan, check_plan, order_steps, plan_memory, share_memory
+from edgekit.compiler.memory import Plan, check_plan, interleave, order_steps, plan_memory, share_memory
 from edgekit.compiler.program import Program, Step
 from edgekit.compiler.schedules import Kernel, Request, nominal_overlaps, schedule_step
 from edgekit.errors import ModelError
@@ -135,6 +135,7 @@ def assemble(
         raise ModelError(f"{name} has no operators")
     program = share_memory(program)
     program = order_steps(program, [nominal_overlaps(program, step) for step in program.steps])
+    program = interleave(program, nominal_overlaps)
     requests = [request_for(program, step, threads=threads, prefer=prefer) for step in program.steps]
     split = [request.threads for request in requests]
     kernels = tuple(
@@ -240,7 +241,14 @@ def _call(program: Program, position: int, kernel: Kernel, code: _Code, plan: Pl
         Argument("uint8", written=True, offset=plan.workspace_offsets[position, index])
         for index in range(len(code.temporaries[position]))
     ]
-    return Call(step.operator.label, code.parts[position], tuple(arguments), output_offset, output.size_bytes)
+    return Call(
+        step.operator.label,
+        code.parts[position],
+        tuple(arguments),
+        output_offset,
+        output.size_bytes,
+        output.runs,
+    )
 
 
 def _render(driver: Driver, object_file: bytes, weights: Weights) -> tuple[Mapping[str, bytes], str]:

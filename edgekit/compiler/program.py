@@ -1,7 +1,8 @@
 """The program: operators in order over tensors, between the lowering and the schedules.
 
 Tensors that share a `storage` are one piece of memory seen in different shapes: a reshape costs nothing, nor
-does a slice or a concatenation of what lies together.
+does a slice or a concatenation of what lies together. A tensor may also lie in runs between the bytes of
+others, as the channels of one branch do in the pixels of a concatenation.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ from numpy.typing import NDArray
 from edgekit.artifacts import ITEM_SIZE, Place, Quantization, TensorSpec
 from edgekit.compiler.operators import FloatFunction, Operator
 
-__all__ = ["Program", "Step", "Tensor"]
+__all__ = ["Program", "Runs", "Step", "Tensor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """A tensor in pieces: each has `size` bytes, one place of all axes but the last, and begins `pitch` bytes
+    behind the one before.
+    """
+
+    size: int
+    pitch: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,11 +43,45 @@ class Tensor:
     data: NDArray[np.generic] | None = None
     offset: int = 0
     """Where it starts in its storage, in bytes."""
+    runs: Runs | None = None
+    """None where it is one piece of memory."""
 
     @property
     def size_bytes(self) -> int:
         """In the arena. A tensor without elements takes the place of one: it has an address."""
         return max(math.prod(self.shape), 1) * ITEM_SIZE[self.dtype]
+
+    @property
+    def span_bytes(self) -> int:
+        """From its first byte to its last, what lies between its runs included."""
+        if self.runs is None:
+            return self.size_bytes
+        return (self.size_bytes // self.runs.size - 1) * self.runs.pitch + self.runs.size
+
+    @property
+    def pitch(self) -> int:
+        """Bytes from one place of all axes but the last to the next."""
+        return self.shape[-1] * ITEM_SIZE[self.dtype] if self.runs is None else self.runs.pitch
+
+    def meets(self, other: Tensor, distance: int | None = None) -> bool:
+        """Whether two tensors have a byte in common if the other starts so many bytes behind this one.
+
+        Without a distance as they lie in their storage.
+        """
+        if distance is None:
+            distance = other.offset - self.offset
+        if distance >= self.span_bytes or -distance >= other.span_bytes:
+            return False
+        if self.runs is None and other.runs is None:
+            return True
+        return bool(np.isin(self._places(), distance + other._places(), assume_unique=True).any())
+
+    def _places(self) -> NDArray[np.int64]:
+        """How far behind the first each byte lies."""
+        places = np.arange(self.size_bytes, dtype=np.int64)
+        if self.runs is None:
+            return places
+        return places // self.runs.size * self.runs.pitch + places % self.runs.size
 
 
 @dataclass(frozen=True, slots=True, eq=False)

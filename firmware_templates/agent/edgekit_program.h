@@ -39,6 +39,8 @@ typedef struct {
     void (*run)(void);
     const void *output;
     uint32_t output_size;   /* bytes */
+    uint32_t run_size;      /* the output lies in runs of so many bytes: all of it where it is one piece, */
+    uint32_t run_pitch;     /* which begin so many bytes apart */
 } edgekit_operator;
 
 typedef struct {

@@ -56,7 +56,9 @@ static const edgekit_tensor affine_inputs[] = {
 static const edgekit_tensor affine_outputs[] = {
     {affine_arena + 1024, 12, affine_output_shape, 2, EDGEKIT_INT8, 0.00390625f, -128}};
 static const edgekit_operator affine_operators[] = {
-    {affine_scale, affine_arena, 490}, {affine_sum, affine_arena + 512, 12}, {affine_flip, affine_arena + 1024, 12}};
+    {affine_scale, affine_arena, 490, 490, 490},
+    {affine_sum, affine_arena + 512, 12, 12, 12},
+    {affine_flip, affine_arena + 1024, 12, 12, 12}};
 static const edgekit_program affine = {
     .hash = {0xAA, 1, 2, 3}, .inputs = affine_inputs, .outputs = affine_outputs, .operators = affine_operators,
     .run = affine_run, .arena = affine_arena, .arena_size = sizeof affine_arena,
@@ -93,8 +95,8 @@ static const edgekit_tensor wide_inputs[] = {{wide_arena, 3000, wide_shape_a, 1,
                                              {wide_arena + 3008, 16, wide_shape_b, 2, EDGEKIT_INT32, 0.0f, 0}};
 static const edgekit_tensor wide_outputs[] = {{wide_arena + 4096, 3000, wide_shape_a, 1, EDGEKIT_INT8, 1.0f, 0},
                                               {wide_arena + 7104, 16, wide_shape_b, 2, EDGEKIT_INT32, 0.0f, 0}};
-static const edgekit_operator wide_operators[] = {{wide_negate, wide_arena + 4096, 3000},
-                                                  {wide_square, wide_arena + 7104, 16}};
+static const edgekit_operator wide_operators[] = {{wide_negate, wide_arena + 4096, 3000, 3000, 3000},
+                                                  {wide_square, wide_arena + 7104, 16, 16, 16}};
 static const edgekit_program wide = {
     .hash = {0xBB}, .inputs = wide_inputs, .outputs = wide_outputs, .operators = wide_operators,
     .run = wide_run, .arena = wide_arena, .arena_size = sizeof wide_arena,
@@ -135,8 +137,8 @@ static const uint32_t faulty_output_shape[] = {1};
 static const edgekit_tensor faulty_inputs[] = {{faulty_arena, 4, faulty_input_shape, 1, EDGEKIT_UINT8, 0.0f, 0}};
 static const edgekit_tensor faulty_outputs[] = {
     {faulty_arena + 32, 1, faulty_output_shape, 1, EDGEKIT_UINT8, 0.0f, 0}};
-static const edgekit_operator faulty_operators[] = {{faulty_copy, faulty_arena + 16, 4},
-                                                    {faulty_read, faulty_arena + 32, 1}};
+static const edgekit_operator faulty_operators[] = {{faulty_copy, faulty_arena + 16, 4, 4, 4},
+                                                    {faulty_read, faulty_arena + 32, 1, 1, 1}};
 static const edgekit_program faulty = {
     .hash = {0xCC}, .inputs = faulty_inputs, .outputs = faulty_outputs, .operators = faulty_operators,
     .run = faulty_run, .arena = faulty_arena, .arena_size = sizeof faulty_arena,

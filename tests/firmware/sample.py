@@ -65,7 +65,8 @@ static void run(void) {
 static const uint32_t shape[] = {1u, 16u};
 static const edgekit_tensor inputs[] = {{arena, 16u, shape, 2u, EDGEKIT_INT8, 0.5f, 0}};
 static const edgekit_tensor outputs[] = {{arena + 32, 16u, shape, 2u, EDGEKIT_INT8, 0.5f, 0}};
-static const edgekit_operator operators[] = {{step0, arena + 16, 16u}, {step1, arena + 32, 16u}};
+static const edgekit_operator operators[] = {
+    {step0, arena + 16, 16u, 16u, 16u}, {step1, arena + 32, 16u, 16u, 16u}};
 
 const edgekit_program edgekit_model_program = {
     .hash = {1u, 2u, 3u},

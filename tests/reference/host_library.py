@@ -66,6 +66,8 @@ class _Operator(ctypes.Structure):
         ("run", ctypes.CFUNCTYPE(None)),
         ("output", ctypes.c_void_p),
         ("output_size", ctypes.c_uint32),
+        ("run_size", ctypes.c_uint32),
+        ("run_pitch", ctypes.c_uint32),
     )
 
 
@@ -95,7 +97,10 @@ class HostLibrary:
         outputs = []
         for index, operator in enumerate(self.compiled.operators):
             table[index].run()
-            outputs.append((operator, ctypes.string_at(table[index].output, table[index].output_size)))
+            entry = table[index]
+            runs = range(0, entry.output_size // entry.run_size * entry.run_pitch, entry.run_pitch)
+            held = b"".join(ctypes.string_at(entry.output + start, entry.run_size) for start in runs)
+            outputs.append((operator, held))
         return outputs
 
     def _load(self, inputs: Sequence[NDArray[Any]]) -> None:

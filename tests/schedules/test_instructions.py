@@ -58,12 +58,12 @@ def routines() -> list[Assembler]:
             found.append(routine)
     found += [convolve_taps(form, ragged=ragged) for form in FORM_SUFFIX for ragged in (False, True)]
     for planes in (
-        Planes(7, 5, 64, 5, 1),
-        Planes(50, 48, 8, 48, 1),
-        Planes(49, 48, 16, 24, 2),
-        Planes(8, 6, 2044, 6, 1),
-        Planes(3, 1, 4, 1, 2),
-        Planes(255, 253, 4, 253, 1),
+        Planes(7, 5, 64, 5, 1, 64),
+        Planes(50, 48, 8, 48, 1, 8),
+        Planes(49, 48, 16, 24, 2, 16),
+        Planes(8, 6, 2044, 6, 1, 2044),
+        Planes(3, 1, 4, 1, 2, 4),
+        Planes(255, 253, 4, 253, 1, 4),
     ):
         assert planes.supported
         for small in (False, True):
@@ -73,11 +73,11 @@ def routines() -> list[Assembler]:
                 if planes.stride == 1:
                     found.append(convolve_rows(planes, rows=2, form=form, small=small))
     for plane in (
-        SmallPlane(3, 3, 256, 3, 3, 1, 1, 1),
-        SmallPlane(12, 12, 64, 6, 6, 2, 0, 0),
-        SmallPlane(13, 7, 584, 7, 4, 2, 1, 1),
-        SmallPlane(1, 1, 4092, 1, 1, 2, 2, 2),
-        SmallPlane(6, 12, 340, 4, 10, 1, 0, 0),
+        SmallPlane(3, 3, 256, 3, 3, 1, 1, 1, 256),
+        SmallPlane(12, 12, 64, 6, 6, 2, 0, 0, 64),
+        SmallPlane(13, 7, 584, 7, 4, 2, 1, 1, 584),
+        SmallPlane(1, 1, 4092, 1, 1, 2, 2, 2, 4092),
+        SmallPlane(6, 12, 340, 4, 10, 1, 0, 0, 340),
     ):
         found += [convolve_small_plane(plane, form=form) for form in FORM_SUFFIX]
     return found

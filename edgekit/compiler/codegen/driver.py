@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.artifacts import TensorSpec
+from edgekit.compiler.program import Runs
 
 __all__ = ["Argument", "Call", "Driver", "Part", "render_header", "render_source"]
 
@@ -74,6 +75,13 @@ class Call:
     arguments: tuple[Argument, ...]
     output_offset: int
     output_bytes: int
+    output_runs: Runs | None = None
+    """None where the output is one piece of memory."""
+
+    def table_entry(self) -> str:
+        """The output's place, size, and how it lies there, as `edgekit_operator` has them."""
+        runs = self.output_runs or Runs(self.output_bytes, self.output_bytes)
+        return f"arena + {self.output_offset}, {self.output_bytes}u, {runs.size}u, {runs.pitch}u"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +227,7 @@ def render_source(driver: Driver, model_hash: str) -> str:
     weights = "\n".join(_weight_declarations(driver.calls))
     functions = "\n".join(_operator_functions(driver.calls))
     table = "\n".join(
-        f"    {{operator_{index}, arena + {call.output_offset}, {call.output_bytes}u}},"
+        f"    {{operator_{index}, {call.table_entry()}}},"
         for index, call in enumerate(driver.calls)
     )
     steps = "\n".join(f"    operator_{index}();" for index in range(len(driver.calls)))

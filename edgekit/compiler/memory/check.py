@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.compiler.memory.plan import Plan
 from edgekit.compiler.program import Program
 from edgekit.compiler.schedules.kernel import Overlap
 
 __all__ = ["check_plan"]
+
+Places = NDArray[np.int64]
 
 _NOBODY = -1
 _WORKSPACE = -2
@@ -33,17 +36,21 @@ def check_plan(
     arena_bytes, workspace_offsets = plan.arena_bytes, plan.workspace_offsets
     arena = np.full(arena_bytes, _NOBODY, np.int64)
 
-    def place(tensor: int) -> slice:
+    def place(tensor: int) -> Places:
+        """Where each byte of a tensor lies."""
         view = program.tensors[tensor]
-        start = plan.storage_offsets[view.storage] + view.offset
-        if start < 0 or start + view.size_bytes > arena_bytes:
+        places = np.arange(view.size_bytes, dtype=np.int64)
+        if view.runs is not None:
+            places = places // view.runs.size * view.runs.pitch + places % view.runs.size
+        places += plan.storage_offsets[view.storage] + view.offset
+        if places[0] < 0 or places[-1] >= arena_bytes:
             raise ValueError(f"tensor {tensor} lies outside the arena")
-        return slice(start, start + view.size_bytes)
+        return places
 
-    def value(tensor: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def value(tensor: int) -> Places:
         """What the bytes of a tensor must be: the storage and the place in it."""
         view = program.tensors[tensor]
-        return (view.storage << 32) + view.offset + np.arange(view.size_bytes, dtype=np.int64)
+        return (view.storage << 32) - plan.storage_offsets[view.storage] + place(tensor)
 
     def expect(tensor: int, who: str) -> None:
         if not np.array_equal(arena[place(tensor)], value(tensor)):
@@ -63,10 +70,11 @@ def check_plan(
             if program.tensors[tensor].data is not None:
                 continue
             source = place(tensor)
-            apart = output.stop <= source.start or source.stop <= output.start
-            if not apart and not _declared(declared.get(operand), source.start - output.start):
+            below = int(source[0] - output[0])
+            one_piece = _is_one_piece(source) and _is_one_piece(output)
+            if _meet(source, output) and not (one_piece and _declared(declared.get(operand), below)):
                 raise ValueError(f"step {position} writes over its input {tensor} before it is read")
-        taken = [(place(tensor).start, place(tensor).stop) for tensor in (*inputs, step.output)]
+        taken = [(int(each[0]), int(each[-1]) + 1) for each in map(place, (*inputs, step.output))]
         for index, size in enumerate(workspaces[position]):
             start = workspace_offsets[position, index]
             if start < 0 or start + size > arena_bytes:
@@ -78,6 +86,17 @@ def check_plan(
         arena[output] = value(step.output)
     for _, tensor in program.outputs:
         expect(tensor, "the caller")
+
+
+def _is_one_piece(places: Places) -> bool:
+    return int(places[-1]) - int(places[0]) + 1 == places.size
+
+
+def _meet(one: Places, other: Places) -> bool:
+    """Whether two tensors have a byte in common."""
+    if one[0] > other[-1] or other[0] > one[-1]:
+        return False
+    return bool(_is_one_piece(one) and _is_one_piece(other)) or bool(np.isin(one, other).any())
 
 
 def _declared(overlap: Overlap | None, below: int) -> bool:

@@ -25,9 +25,16 @@ def shared_bytes(size: int, output: int, distance: int) -> int:
 
 
 def step_footprints(
-    program: Program, storages: Sequence[Storage], overlaps: Sequence[Sequence[Overlap]]
+    program: Program,
+    storages: Sequence[Storage],
+    overlaps: Sequence[Sequence[Overlap]],
+    *,
+    over_one: bool = False,
 ) -> tuple[int, ...]:
-    """For each step: bytes of all that lives then, less what its output may share with its inputs."""
+    """For each step: bytes of all that lives then, less what its output may share with its inputs.
+
+    That is a lower bound. With `over_one` outputs lie over a single input, as they mostly can.
+    """
     live = [0] * len(program.steps)
     parts: dict[int, tuple[Part, ...]] = {}
     for storage in storages:
@@ -37,13 +44,18 @@ def step_footprints(
         if isinstance(storage.key, int):
             parts[storage.key] = storage.parts
     return tuple(
-        live[position] - _shared(program, position, overlaps[position], parts)
+        live[position] - _shared(program, position, overlaps[position], parts, over_one=over_one)
         for position in range(len(program.steps))
     )
 
 
 def _shared(
-    program: Program, position: int, overlaps: Sequence[Overlap], parts: Mapping[int, Sequence[Part]]
+    program: Program,
+    position: int,
+    overlaps: Sequence[Overlap],
+    parts: Mapping[int, Sequence[Part]],
+    *,
+    over_one: bool,
 ) -> int:
     """No less than what the output of a step can share with inputs that die there."""
     step = program.steps[position]
@@ -61,4 +73,5 @@ def _shared(
         )
         shared = min(dying, shared_bytes(tensor.size_bytes, output.size_bytes, overlap.distance))
         most[tensor.storage] = max(most.get(tensor.storage, 0), shared)
-    return min(output.size_bytes, sum(most.values()))
+    together = max(most.values(), default=0) if over_one else sum(most.values())
+    return min(output.size_bytes, together)

@@ -1,7 +1,8 @@
 """Who needs which bytes when: storages cut into parts, each with the steps during which it is taken.
 
 A storage is a piece of memory that one or more tensors are views of. Its parts are cut where views begin and
-end, so that the pieces of a concatenation come to life one by one and those of a split die one by one.
+end, so that the pieces of a concatenation come to life one by one and those of a split die one by one. Of
+tensors that lie in runs between each other the bytes between count as taken from the first to the last.
 """
 
 from __future__ import annotations
@@ -102,9 +103,9 @@ def _parts(
     outputs: set[int],
 ) -> Iterator[Part]:
     """The storage cut at every view's borders: each piece lives from its writer to its last reader."""
-    cuts = sorted({cut for view in views for cut in (view.offset, view.offset + view.size_bytes)})
+    cuts = sorted({cut for view in views for cut in (view.offset, view.offset + view.span_bytes)})
     for start, stop in pairwise(cuts):
-        over = [view for view in views if view.offset <= start and stop <= view.offset + view.size_bytes]
+        over = [view for view in views if view.offset <= start and stop <= view.offset + view.span_bytes]
         writers = [written[view.id] for view in over if view.id in written]
         if not writers:
             continue
@@ -181,11 +182,11 @@ def _kept_from(
 
 
 def _covers(tensor: Tensor, part: Part) -> bool:
-    return tensor.offset <= part.start and part.end <= tensor.offset + tensor.size_bytes
+    return tensor.offset <= part.start and part.end <= tensor.offset + tensor.span_bytes
 
 
 def _meets(tensor: Tensor, part: Part) -> bool:
-    return tensor.offset < part.end and part.start < tensor.offset + tensor.size_bytes
+    return tensor.offset < part.end and part.start < tensor.offset + tensor.span_bytes
 
 
 def _merged(intervals: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -13,7 +13,7 @@ Irregularly Wired Neural Networks for Edge Devices" (MLSys 2020).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgekit.compiler.memory.footprint import shared_bytes
@@ -35,9 +35,11 @@ class _Node:
     needs: int
     """The steps that must have run."""
     output: int
-    """Bytes that it writes."""
+    """Bytes that it alone writes."""
     kept: int
     """Those of them that anybody reads."""
+    joint: tuple[tuple[int, int], ...]
+    """Size in bytes, and the steps that write there, of what is taken by the first of several to write."""
     frees: tuple[tuple[int, int], ...]
     """Size in bytes, and the steps that read it, of each piece of memory that it reads."""
     shares: tuple[tuple[int, int], ...]
@@ -61,8 +63,15 @@ class _Graph:
         self.start = 0
         pieces: dict[int, list[tuple[Part, int]]] = {}
         readers: dict[tuple[int, int], int] = {}
+        joint = {tensor.storage for tensor in program.tensors if tensor.runs is not None}
         for storage in storages_of(program, [()] * self.count):
             assert isinstance(storage.key, int)
+            if storage.key in joint:
+                first = storage.parts[0]
+                writers = _writers(program, storage.key)
+                self.start += 0 if writers else storage.size
+                pieces[storage.key] = [(replace(first, start=0, size=storage.size), writers)]
+                continue
             for part in storage.parts:
                 writer = _writer(program, storage.key, part)
                 self.start += part.size if writer is None else 0
@@ -74,7 +83,7 @@ class _Graph:
                     key = (tensor.storage, part.start)
                     readers[key] = readers.get(key, 0) | 1 << position
         self.nodes = tuple(
-            _node(program, step, overlaps[position], pieces, readers)
+            _node(program, step, overlaps[position], pieces, readers, joint)
             for position, step in enumerate(program.steps)
         )
 
@@ -84,6 +93,8 @@ class _Graph:
         after = done | 1 << position
         freed = sum(size for size, readers in node.frees if readers & ~after == 0)
         shared = sum(most for most, readers in node.shares if readers & ~after == 0)
+        if node.joint:
+            live += sum(size for size, writers in node.joint if not writers & done)
         return live + node.output - min(node.output, shared), live + node.kept - freed
 
     def ready(self, done: int) -> list[int]:
@@ -98,7 +109,8 @@ class _Graph:
             peak = max(peak, during)
             node = self.nodes[position]
             shared = min(node.output, sum(most for most, _ in node.shares))
-            least = max(least, sum(size for size, _ in node.frees) + node.output - shared)
+            taken = sum(size for size, _ in {*node.frees, *node.joint})
+            least = max(least, taken + node.output - shared)
         if peak <= max(least, self.start):
             return None
         found = self._exact(peak)
@@ -150,6 +162,25 @@ def _writer(program: Program, storage: int, part: Part) -> int | None:
     return None
 
 
+def _writers(program: Program, storage: int) -> int:
+    """All steps that write into a storage."""
+    return sum(
+        1 << position
+        for position, step in enumerate(program.steps)
+        if program.tensors[step.output].storage == storage
+    )
+
+
+def _needed(program: Program, tensor: Tensor) -> int:
+    """The steps that write what a tensor has, in a storage where tensors lie between each other."""
+    needed = 0
+    for position, step in enumerate(program.steps):
+        output = program.tensors[step.output]
+        if output.storage == tensor.storage and tensor.meets(output):
+            needed |= 1 << position
+    return needed
+
+
 def _within(part: Part, tensor: Tensor) -> bool:
     return tensor.offset <= part.start and part.end <= tensor.offset + tensor.size_bytes
 
@@ -157,7 +188,10 @@ def _within(part: Part, tensor: Tensor) -> bool:
 def _pieces_of(tensor: Tensor, pieces: Mapping[int, Sequence[tuple[Part, int]]]) -> list[tuple[Part, int]]:
     if tensor.data is not None:
         return []
-    return [(part, writer) for part, writer in pieces[tensor.storage] if _within(part, tensor)]
+    start, end = tensor.offset, tensor.offset + tensor.span_bytes
+    return [
+        (part, writers) for part, writers in pieces[tensor.storage] if part.start < end and start < part.end
+    ]
 
 
 def _node(
@@ -166,14 +200,17 @@ def _node(
     overlaps: Sequence[Overlap],
     pieces: Mapping[int, Sequence[tuple[Part, int]]],
     readers: Mapping[tuple[int, int], int],
+    joint: Collection[int],
 ) -> _Node:
     output = program.tensors[step.output]
     needs = 0
     frees: dict[tuple[int, int], tuple[int, int]] = {}
     for tensor in (program.tensors[index] for index in step.inputs):
-        for part, writer in _pieces_of(tensor, pieces):
-            needs |= writer
-            frees[tensor.storage, part.start] = (part.size, readers[tensor.storage, part.start])
+        for part, writers in _pieces_of(tensor, pieces):
+            between = tensor.storage in joint
+            needs |= _needed(program, tensor) if between else writers
+            last = readers[tensor.storage, part.start] | (writers if between else 0)
+            frees[tensor.storage, part.start] = (part.size, last)
     shares: dict[int, tuple[int, int]] = {}
     for overlap in overlaps:
         tensor = program.tensors[step.inputs[overlap.operand]]
@@ -183,5 +220,9 @@ def _node(
                 all_readers |= readers[tensor.storage, part.start]
             most = shared_bytes(tensor.size_bytes, output.size_bytes, overlap.distance)
             shares[tensor.storage] = (most, all_readers)
+    if output.storage in joint:
+        ((whole, writers),) = pieces[output.storage]
+        fresh = ((whole.size, writers),)
+        return _Node(needs, 0, 0, fresh, tuple(frees.values()), tuple(shares.values()))
     kept = sum(part.size for part, _ in _pieces_of(output, pieces) if (output.storage, part.start) in readers)
-    return _Node(needs, output.size_bytes, kept, tuple(frees.values()), tuple(shares.values()))
+    return _Node(needs, output.size_bytes, kept, (), tuple(frees.values()), tuple(shares.values()))

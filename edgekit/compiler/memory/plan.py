@@ -75,10 +75,7 @@ def _shared_steps(program: Program, offsets: Mapping[int, int]) -> frozenset[int
         output = program.tensors[step.output]
         start = offsets[output.storage] + output.offset
         for source in (program.tensors[tensor] for tensor in step.inputs):
-            if source.data is not None:
-                continue
-            lies = offsets[source.storage] + source.offset
-            if start < lies + source.size_bytes and lies < start + output.size_bytes:
+            if source.data is None and output.meets(source, offsets[source.storage] + source.offset - start):
                 result.add(position)
     return frozenset(result)
 

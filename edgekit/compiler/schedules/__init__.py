@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step
 from edgekit.compiler.schedules import armv7em, floating, portable
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Routine, Variant
 from edgekit.compiler.schedules.portable import nominal_overlaps
+from edgekit.compiler.schedules.runs import apart, reads_runs, writes_runs
 from edgekit.errors import TargetError
 
 __all__ = [
@@ -19,8 +21,10 @@ __all__ = [
     "Routine",
     "Variant",
     "nominal_overlaps",
+    "reads_runs",
     "schedule_step",
     "variants",
+    "writes_runs",
 ]
 
 SCHEDULES: Mapping[str, Callable[[Program, Step, Request], tuple[Variant, ...]]] = {
@@ -49,7 +53,8 @@ def schedule_step(
     found = variants(names, program, step, request)
     chosen = next((variant for variant in found if choice in (None, variant.name)), None)
     if chosen is not None:
-        return chosen.build()
+        kernel = chosen.build()
+        return replace(kernel, overlaps=apart(program, step, kernel.overlaps))
     if found:
         raise TargetError(
             f"{step.operator.NAME} has no variant {choice} here",

@@ -55,6 +55,9 @@ class _Shape:
     columns: int
     channels: int
     window: op.Window
+    pitch: int
+    """Bytes from pixel to pixel of the input: its depth, but where windows are single pixels."""
+    output_pitch: int
 
     @property
     def padded(self) -> bool:
@@ -84,7 +87,7 @@ class _Shape:
     @property
     def row_step(self) -> int:
         """Distance from a window's row to its next, in bytes, where it is gathered from."""
-        row_bytes = self.window_row_bytes if self.padded else self.width * self.depth
+        row_bytes = self.window_row_bytes if self.padded else self.width * self.pitch
         return row_bytes * self.window.dilation[0]
 
     @property
@@ -166,7 +169,9 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
 def _shape(operator: op.Conv2D, source: Tensor, output: Tensor) -> _Shape | None:
     batch, height, width, depth = source.shape
     _, rows, columns, channels = output.shape
-    shape = _Shape(batch, height, width, depth, rows, columns, channels, operator.window)
+    shape = _Shape(
+        batch, height, width, depth, rows, columns, channels, operator.window, source.pitch, output.pitch
+    )
     if operator.window.dilation[1] != 1 or operator.weights.shape[3] != depth:
         return None
     if not shape.packed and shape.kernel_row_bytes < 4:
@@ -260,7 +265,8 @@ def _emit(
 ) -> None:
     pixels = tiling.pixels
     widened = frame.scratch(scratch_bytes(pixels, shape.k))
-    mac = pixel_block(pixels, form=form, unrolled=unrolled, odd=shape.channels % 2 == 1)
+    spread = shape.output_pitch != shape.channels
+    mac = pixel_block(pixels, form=form, unrolled=unrolled, odd=shape.channels % 2 == 1, spread=spread)
     clamp = operator.clamp
     count = tiling.rows * shape.columns
     for group in _groups(frame, operator, shape, tiling):
@@ -268,7 +274,7 @@ def _emit(
         with repeat(tiling.blocks(shape)) as block:
             first = tirx.min(block * pixels, tirx.const(count - pixels, "int32"))
             gather([offset(group.source, group.place(first + i)) for i in range(pixels)])
-            place = offset(frame.output, (group.first_pixel + first) * shape.channels)
+            place = offset(frame.output, (group.first_pixel + first) * shape.output_pitch)
             frame.call(
                 mac,
                 widened,
@@ -277,8 +283,9 @@ def _emit(
                 shape.channels,
                 scratch_bytes(pixels, shape.k),
                 entry_offset(pixels, shape.k, unrolled),
+                *((shape.output_pitch,) if spread else ()),
             )
-            clamp_at(frame, clamp, place, pixels * shape.channels)
+            clamp_at(frame, clamp, place, pixels, shape.channels, shape.output_pitch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -294,17 +301,16 @@ class _Group:
         """Distance in bytes from `source` to the window of a pixel of the group."""
         shape = self.shape
         down, along = shape.window.stride
-        if along * shape.depth * shape.columns == down * self.row_bytes:
-            return pixel * (along * shape.depth)
+        step = along * shape.pitch
+        if step * shape.columns == down * self.row_bytes:
+            return pixel * step
         columns = tirx.const(shape.columns, "int32")
-        return tirx.truncdiv(pixel, columns) * (down * self.row_bytes) + tirx.truncmod(pixel, columns) * (
-            along * shape.depth
-        )
+        return tirx.truncdiv(pixel, columns) * (down * self.row_bytes) + tirx.truncmod(pixel, columns) * step
 
 
 def _groups(frame: Frame, operator: op.Conv2D, shape: _Shape, tiling: _Tiling) -> Iterator[_Group]:
     """Emits the loops over images and groups; the body of the innermost is what the caller emits."""
-    image_bytes, image_pixels = shape.height * shape.width * shape.depth, shape.rows * shape.columns
+    image_bytes, image_pixels = shape.height * shape.width * shape.pitch, shape.rows * shape.columns
     zero = word_of_bytes(operator.input_zero_point)
     window = None
     if shape.padded:
@@ -313,7 +319,7 @@ def _groups(frame: Frame, operator: op.Conv2D, shape: _Shape, tiling: _Tiling) -
     with repeat(shape.batch) as image:
         source = offset(frame.inputs[0], image * image_bytes)
         if window is None:
-            yield _Group(source, shape.width * shape.depth, image * image_pixels, shape)
+            yield _Group(source, shape.width * shape.pitch, image * image_pixels, shape)
             return
         with repeat(-(-shape.rows // tiling.rows)) as group:
             first_row = tirx.min(group * tiling.rows, tirx.const(shape.rows - tiling.rows, "int32"))

@@ -124,7 +124,7 @@ def _shape(operator: op.DepthwiseConv2D, source: Tensor, output: Tensor) -> _Sha
     filled = min(width, columns - left)
     if filled <= 0:
         return None
-    planes = Planes(columns, filled, channels, output.shape[2], stride)
+    planes = Planes(columns, filled, channels, output.shape[2], stride, output.pitch)
     if not planes.supported:
         return None
     return _Shape(batch, height, width, output.shape[1], top, left, planes)
@@ -202,8 +202,8 @@ def _emit(
     frame.call(fill_bytes(), memory, _pair_of(operator.input_zero_point), size)
     bands = -(-shape.passes // band)
     image_bytes = shape.height * shape.width * planes.channels
-    output_bytes = shape.rows * planes.outputs * planes.channels
-    band_bytes = band * shape.rows_per_pass * planes.outputs * planes.channels
+    output_bytes = shape.rows * planes.outputs * planes.output_pitch
+    band_bytes = band * shape.rows_per_pass * planes.outputs * planes.output_pitch
 
     def split(image: Any, four: Any, index: Any, turn: Any) -> None:
         source = offset(frame.inputs[0], image * image_bytes + _first_channel(shape, four))
@@ -268,7 +268,7 @@ def _convolve(
     if not shape.single_last:
         frame.call(routine, memory, stream, target, passes)
         return
-    pass_bytes = shape.rows_per_pass * planes.outputs * planes.channels
+    pass_bytes = shape.rows_per_pass * planes.outputs * planes.output_pitch
     full = passes - tirx.Cast("int32", is_last)
     with ir.If(full > 0), ir.Then():
         frame.call(routine, memory, stream, target, full)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from edgekit.compiler import operators as op
@@ -46,7 +48,9 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
 
     def build() -> Kernel:
         frame = Frame([source], {"stream": stream}, output)
-        image_bytes, output_bytes = (tensor.size_bytes // tensor.shape[0] for tensor in (source, output))
+        image_bytes, output_bytes = (
+            math.prod(tensor.shape[1:3]) * tensor.pitch for tensor in (source, output)
+        )
         routine = convolve_small_plane(plane, form=parameters.form)
         with frame:
             memory = frame.scratch(4 * plane.plane_bytes)
@@ -89,7 +93,9 @@ def _plane(operator: op.DepthwiseConv2D, source: Tensor, output: Tensor) -> Smal
     ):
         return None
     rows, columns = output.shape[1:3]
-    plane = SmallPlane(height, width, channels, rows, columns, window.stride[0], *window.padding[:2])
+    plane = SmallPlane(
+        height, width, channels, rows, columns, window.stride[0], *window.padding[:2], output.pitch
+    )
     fits = 4 * plane.plane_bytes <= FARTHEST and plane.plane_bytes <= FARTHEST_PAIR
     if not fits or not plane.is_covered or unrolled_outputs(plane) > MOST_OUTPUTS:
         return None

@@ -75,7 +75,7 @@ def _emit(frame: Frame, operator: op.DepthwiseConv2D, source: Tensor, output: Te
                 convolve_taps(form, ragged=channels % 4 != 0),
                 offset(memory, column * (window.stride[1] * channels)),
                 frame.constants["stream"],
-                offset(frame.output, ((image * rows + row) * columns + column) * channels),
+                offset(frame.output, ((image * rows + row) * columns + column) * output.pitch),
                 channels,
                 kernel_rows,
                 pairs,

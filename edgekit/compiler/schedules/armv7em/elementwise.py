@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +14,7 @@ from edgekit.compiler.program import Program, Step, Tensor
 from edgekit.compiler.schedules.armv7em.broadcast import Runs, runs_of
 from edgekit.compiler.schedules.armv7em.byte_map import byte_map, operand_maps, requantized
 from edgekit.compiler.schedules.armv7em.clamping import clamp_output
-from edgekit.compiler.schedules.armv7em.frame import Frame
+from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat
 from edgekit.compiler.schedules.armv7em.linear_sum import add_linear, add_linear_scalar, linear_sum
 from edgekit.compiler.schedules.armv7em.lookup import look_up
 from edgekit.compiler.schedules.armv7em.memory import copy_bytes
@@ -150,10 +153,12 @@ def requantize_variants(program: Program, step: Step, request: Request) -> tuple
     def build() -> Kernel:
         frame = Frame([source], mapped.constants if moved else {}, output)
         with frame:
-            if moved:
-                mapped.emit(frame, frame.inputs[0], frame.output, output.size_bytes)
-            else:
-                frame.call(copy_bytes(), frame.output, frame.inputs[0], output.size_bytes)
+            with _runs(frame, source, output) as (read, written, size):
+                if moved:
+                    mapped.emit(frame, read, written, size)
+                else:
+                    frame.call(copy_bytes(), written, read, size)
+            if not moved:
                 clamp_output(frame, operator.clamp, output)
         return frame.kernel(name, overlaps=[Overlap(0, 0)])
 
@@ -171,8 +176,20 @@ def lookup_variants(program: Program, step: Step, request: Request) -> tuple[Var
 
     def build() -> Kernel:
         frame = Frame([source], {"table": operator.table}, output)
-        with frame:
-            frame.call(look_up(), *frame.inputs, frame.constants["table"], frame.output, output.size_bytes)
+        with frame, _runs(frame, source, output) as (read, written, size):
+            frame.call(look_up(), read, frame.constants["table"], written, size)
         return frame.kernel(name, overlaps=[Overlap(0, 0)])
 
     return (Variant(name, build),)
+
+
+@contextmanager
+def _runs(frame: Frame, source: Tensor, output: Tensor) -> Iterator[tuple[Any, Any, int]]:
+    """Pointers to the input and output of each run, and its bytes; one run where both are one piece."""
+    if source.runs is None and output.runs is None:
+        yield frame.inputs[0], frame.output, output.size_bytes
+        return
+    width = output.shape[-1]
+    with repeat(output.size_bytes // width) as index:
+        read, written = index * source.pitch, index * output.pitch
+        yield offset(frame.inputs[0], read), offset(frame.output, written), width

@@ -127,6 +127,13 @@ class Assembler(Listing):
         else:
             raise ValueError(f"{self.name}: movw takes 16 bits, not {value}")
 
+    def mov_far(self, to: Register, value: int) -> None:
+        """A distance, in as many instructions as it needs."""
+        if value < 65536:
+            self.mov(to, value)
+        else:
+            self.mov_word(to, value)
+
     def mov_word(self, to: Register, value: int) -> None:
         """Any 32 bits."""
         self._emit("movw", f"{to}, #{value & 0xFFFF}", to)

@@ -37,17 +37,19 @@ def concat_variants(program: Program, step: Step, request: Request) -> tuple[Var
     whole = math.prod(output.shape[operator.axis :])
     turns = math.prod(output.shape[: operator.axis])
     starts = [sum(runs[:operand]) for operand in range(len(runs))]
+    pitches = [run if each.runs is None else each.pitch for run, each in zip(runs, inputs, strict=True)]
 
     def build() -> Kernel:
         frame = Frame(inputs, tables, output)
         with frame:
             with repeat(turns) as index:
-                for source, run, start, each in zip(frame.inputs, runs, starts, maps, strict=True):
+                operands = zip(frame.inputs, runs, pitches, starts, maps, strict=True)
+                for source, run, pitch, start, each in operands:
                     to = offset(frame.output, index * whole + start)
                     if each is None:
-                        frame.call(copy_bytes(), to, offset(source, index * run), run)
+                        frame.call(copy_bytes(), to, offset(source, index * pitch), run)
                     else:
-                        each.emit(frame, offset(source, index * run), to, run)
+                        each.emit(frame, offset(source, index * pitch), to, run)
             clamp_output(frame, operator.clamp, output)
         # The last copy is the one that is farthest behind what it reads.
         overlaps = [

@@ -96,18 +96,22 @@ def pack_channel_pairs(weights: NDArray[np.int8], parameters: ChannelParameters)
     ).reshape(-1)
 
 
-def pixel_block(pixels: Pixels, *, form: Form, unrolled: int = STEPS, odd: bool = False) -> Assembler:
+def pixel_block(
+    pixels: Pixels, *, form: Form, unrolled: int = STEPS, odd: bool = False, spread: bool = False
+) -> Assembler:
     """The routine for blocks of that many pixels and an even or `odd` number of channels.
 
         void f(const int16_t *widened, const int8_t *stream, int8_t *output, int32_t channels,
-               int32_t scratch_bytes, int32_t entry_offset)
+               int32_t scratch_bytes, int32_t entry_offset, int32_t pitch)
 
-    `output` is the block's first pixel; pixels are `channels` bytes apart. The loop has `unrolled` steps.
+    `output` is the block's first pixel; pixels are `channels` bytes apart, or, with `spread`, `pitch` bytes;
+    without it there is no such argument. The loop has `unrolled` steps.
     """
+    kind = f"{'_odd' if odd else ''}{'_spread' if spread else ''}"
     code = Assembler(
-        f"edgekit_pixels{pixels}x{unrolled}{FORM_SUFFIX[form]}{'_odd' if odd else ''}",
+        f"edgekit_pixels{pixels}x{unrolled}{FORM_SUFFIX[form]}{kind}",
         f"{pixels} pixels by all output channels{FORM_NOTE[form]}.\n"
-        "(widened, stream, output, channels, scratch_bytes, entry_offset)",
+        f"(widened, stream, output, channels, scratch_bytes, entry_offset{', pitch' if spread else ''})",
     )
     zeros = 8 * pixels
     at_widened, at_output, at_end, at_limit, at_entry, at_stride = (zeros + 4 * i for i in range(6))
@@ -130,9 +134,11 @@ def pixel_block(pixels: Pixels, *, form: Form, unrolled: int = STEPS, odd: bool 
     arguments = code.enter(frame)
     code.str_(widened, SP, at_widened)
     code.str_(output, SP, at_output)
-    code.str_(channels, SP, at_stride)
     code.add(spare, output, channels)
     code.str_(spare, SP, at_end)
+    if spread:
+        code.ldr(channels, SP, arguments + 8)
+    code.str_(channels, SP, at_stride)
     code.ldr(spare, SP, arguments)
     code.add(spare, widened, spare)
     code.str_(spare, SP, at_limit)

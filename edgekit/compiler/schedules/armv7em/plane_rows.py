@@ -17,7 +17,7 @@ def convolve_rows(planes: Planes, *, rows: Literal[1, 2], form: Form, small: boo
     void f(const int32_t *planes, const int8_t *stream, int8_t *output, int32_t passes)
     """
     code = Assembler(
-        f"edgekit_dw{rows}_{planes.outputs}x{planes.channels}_{planes.columns}s{planes.stride}"
+        f"edgekit_dw{rows}_{planes.outputs}x{planes.output_pitch}_{planes.columns}s{planes.stride}"
         f"{FORM_SUFFIX[form]}{'_small' if small else ''}",
         f"{rows} output row(s) of {planes.outputs} pixels a pass, four channels.\n"
         "(planes, stream, output, passes)",
@@ -100,17 +100,17 @@ class _RowRoutine:
         for index, size in enumerate(self.sizes):
             column = 4 * done * self.planes.stride
             self._block(size, column, advance if direct else 0, moved=bool(index) and direct)
-            self._store(size, done * self.planes.channels, 0)
+            self._store(size, done * self.planes.output_pitch, 0)
             done += size
         if not direct:
             self._add(self.source, advance)
-        self._add(self.out, self.rows * self.planes.outputs * self.planes.channels)
+        self._add(self.out, self.rows * self.planes.outputs * self.planes.output_pitch)
 
     def _looped_pass(self) -> None:
         code, planes = self.code, self.planes
         size = self.sizes[0]
         whole = sum(1 for each in self.sizes if each == size)
-        step, moved = 4 * size * planes.stride, size * planes.channels
+        step, moved = 4 * size * planes.stride, size * planes.output_pitch
         limit = code.rename(self.q[0], "limit")
         self._add(limit, whole * step, self.source)
         code.str_(limit, SP, self.AT_LIMIT)
@@ -129,7 +129,7 @@ class _RowRoutine:
             self._block(each, 0, 0, moved=False)
             self._store(each, 0, 0)
         self._add(self.source, planes.pair_bytes - whole * step)
-        self._add(self.out, self.rows * planes.outputs * planes.channels - whole * moved)
+        self._add(self.out, self.rows * planes.outputs * planes.output_pitch - whole * moved)
 
     def _add(self, to: Register, amount: int, left: Register | None = None) -> None:
         code, left = self.code, left or to
@@ -140,7 +140,7 @@ class _RowRoutine:
             code.sub(to, left, -amount)
         else:
             spare = code.rename(self.q[2], "amount")
-            code.mov(spare, amount)
+            code.mov_far(spare, amount)
             code.add(to, left, spare)
             code.rename(spare, self.q[2].name)
 
@@ -229,9 +229,9 @@ class _RowRoutine:
         code.ldr(exponent, SP, 36)
         flat = [total for column in sums for total in column]
         emit_requantize(code, flat, multiplier, constant, exponent, spare, self.form)
-        row_bytes = planes.outputs * planes.channels
+        row_bytes = planes.outputs * planes.output_pitch
         places = [
-            (distance + x * planes.channels + row * row_bytes, sums[x][row])
+            (distance + x * planes.output_pitch + row * row_bytes, sums[x][row])
             for x in range(size)
             for row in range(self.rows)
         ]
@@ -243,7 +243,7 @@ class _RowRoutine:
                 code.strb(total, self.out, place)
             else:
                 index = code.rename(self.q[1], "distance")
-                code.mov(index, place)
+                code.mov_far(index, place)
                 code.strb_indexed(total, self.out, index)
                 code.rename(index, self.q[1].name)
         if advance:

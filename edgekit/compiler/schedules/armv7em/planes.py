@@ -56,10 +56,12 @@ class Planes:
     filled: int
     """Input columns that are copied; the others are padding."""
     channels: int
-    """Of the tensors, that is bytes from pixel to pixel."""
+    """Of the tensors, that is bytes from pixel to pixel of the input."""
     outputs: int
     """Output columns."""
     stride: int
+    output_pitch: int
+    """Bytes from pixel to pixel of the output."""
 
     @property
     def channel_bytes(self) -> int:

@@ -61,7 +61,7 @@ def _emit_pool(frame: Frame, operator: op.AveragePool | op.MaxPool, source: Tens
         frame.call(
             reduce_window(reduction, ragged=channels % 4 != 0),
             offset(frame.inputs[0], ((image * height + top) * width + left) * channels),
-            offset(frame.output, ((image * rows + row) * columns + column) * channels),
+            offset(frame.output, ((image * rows + row) * columns + column) * output.pitch),
             channels,
             count_rows,
             count_columns,

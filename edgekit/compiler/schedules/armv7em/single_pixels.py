@@ -56,8 +56,8 @@ def _emit(
     product: VectorProduct,
     request: Request,
 ) -> None:
-    batch, height, width, depth = source.shape
-    _, rows, columns, channels = output.shape
+    batch, height, width = source.shape[:3]
+    rows, columns = output.shape[1:3]
     (down, along), (top, left) = operator.window.stride, operator.window.padding[:2]
     padded = _is_padded(operator.window, source, output)
     direct = not padded and _is_contiguous(operator.window, source) and product.depth == product.k
@@ -65,8 +65,8 @@ def _emit(
     widened = is_widened(product.k, request)
     multiply = product.prepare(frame, request, widened=widened, readable=product.depth)
     with repeat(batch) as image, repeat(rows) as row, repeat(columns) as column:
-        start = offset(frame.inputs[0], image * (height * width * depth))
-        vector = offset(start, (row * down * width + column * along) * depth)
+        start = offset(frame.inputs[0], image * (height * width * source.pitch))
+        vector = offset(start, (row * down * width + column * along) * source.pitch)
         if window is not None:
             if padded:
                 frame.call(fill_bytes(), window, word_of_bytes(operator.input_zero_point), product.depth)
@@ -74,7 +74,7 @@ def _emit(
                 frame, operator.window, source, start, window, row * down - top, column * along - left
             )
             vector = window
-        multiply(vector, offset(frame.output, ((image * rows + row) * columns + column) * channels))
+        multiply(vector, offset(frame.output, ((image * rows + row) * columns + column) * output.pitch))
     clamp_output(frame, operator.clamp, output)
 
 
@@ -98,7 +98,10 @@ def _is_contiguous(window: op.Window, source: Tensor) -> bool:
 def _copy_window(
     frame: Frame, window: op.Window, source: Tensor, image: Any, to: Any, top: Any, left: Any
 ) -> None:
-    """What of the window whose first input is at (top, left) lies inside the input, to its place in `to`."""
+    """What of the window whose first input is at (top, left) lies inside the input, to its place in `to`.
+
+    Inputs in runs have windows of one pixel.
+    """
     _, height, width, depth = source.shape
     rows, columns = window.kernel
     first = tirx.max(-left, tirx.const(0, "int32"))
@@ -110,6 +113,6 @@ def _copy_window(
             frame.call(
                 copy_bytes(),
                 offset(to, (tap * columns + first) * depth),
-                offset(image, (y * width + left + first) * depth),
+                offset(image, (y * width + left + first) * source.pitch),
                 copied * depth,
             )

@@ -59,13 +59,15 @@ class SmallPlane:
     height: int
     width: int
     channels: int
-    """Of the tensors, that is bytes from pixel to pixel."""
+    """Of the tensors, that is bytes from pixel to pixel of the input."""
     rows: int
     columns: int
     """Of the output."""
     stride: int
     top: int
     left: int
+    output_pitch: int
+    """Bytes from pixel to pixel of the output."""
 
     @property
     def first_row(self) -> int:

@@ -28,6 +28,7 @@ def convolve_small_plane(plane: SmallPlane, *, form: Form) -> Assembler:
     """
     code = Assembler(
         f"edgekit_dw_plane_{plane.height}x{plane.width}x{plane.channels}_{plane.rows}x{plane.columns}"
+        f"x{plane.output_pitch}"
         f"s{plane.stride}_{plane.top}_{plane.left}{FORM_SUFFIX[form]}",
         f"{plane.rows}x{plane.columns} outputs of {plane.height}x{plane.width} inputs, all channels.\n"
         "(input, stream, output, planes, zero)",
@@ -236,9 +237,9 @@ class _Routine:
 
     def _run(self, run: _Run) -> None:
         plane, group = self.plane, run.group
-        source, out = group.pair * self.row_bytes, group.row * plane.columns * plane.channels
+        source, out = group.pair * self.row_bytes, group.row * plane.columns * plane.output_pitch
         if run.count == 1:
-            farthest = out - self.written + group.rows * plane.columns * plane.channels
+            farthest = out - self.written + group.rows * plane.columns * plane.output_pitch
             if farthest > FARTHEST or source - self.moved + group.pairs * self.row_bytes > FARTHEST_PAIR:
                 self._advance(source - self.moved, out - self.written)
                 self.moved, self.written = source, out
@@ -253,10 +254,10 @@ class _Routine:
         again = code.new_label("rows")
         code.label(again)
         self._group(group, 0, 0)
-        self._advance(run.pairs * self.row_bytes, run.rows * plane.columns * plane.channels)
+        self._advance(run.pairs * self.row_bytes, run.rows * plane.columns * plane.output_pitch)
         self._turn(again, self.AT_LIMIT, self.source)
         self.moved = source + run.count * run.pairs * self.row_bytes
-        self.written = out + run.count * run.rows * plane.columns * plane.channels
+        self.written = out + run.count * run.rows * plane.columns * plane.output_pitch
 
     def _group(self, group: RowGroup, source: int, out: int) -> None:
         """Output rows from `source` bytes behind that pointer, to `out` bytes behind the other."""
@@ -328,11 +329,11 @@ class _Routine:
         )
         for number, column in enumerate(sums):
             for row, total in enumerate(column):
-                place = out + (row * plane.columns + first + number) * plane.channels
+                place = out + (row * plane.columns + first + number) * plane.output_pitch
                 if place <= FARTHEST:
                     code.strb(total, self.out, place)
                 else:
-                    code.mov(names["distance"], place)
+                    code.mov_far(names["distance"], place)
                     code.strb_indexed(total, self.out, names["distance"])
         self._restore_names()
 
@@ -348,7 +349,7 @@ class _Routine:
         code, left, spare = self.code, left or to, spare or self.registers[12]
         move = code.add if amount >= 0 else code.sub
         if abs(amount) > FARTHEST:
-            code.mov(spare, abs(amount))
+            code.mov_far(spare, abs(amount))
             move(to, left, spare)
         elif amount or left is not to:
             move(to, left, abs(amount))
