@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.networks.dense_outputs import ConvAutoencoder, DenseAutoencoder, ResizeUNet, TransposedUNet
-from benchmarks.networks.images import ResNet, SqueezeNet
+from benchmarks.networks.images import CspNet, DenseNet, Inception, ResNet, SqueezeNet
 from benchmarks.networks.mobile import (
     EfficientNetB0,
     McuNet,
@@ -45,6 +45,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "mobilenet_v3_small": Architecture(MobileNetV3Small, _IMAGE),
     "shufflenet_v2": Architecture(ShuffleNetV2, _IMAGE),
     "squeezenet": Architecture(SqueezeNet, _IMAGE),
+    "inception": Architecture(Inception, _IMAGE),
+    "densenet": Architecture(DenseNet, _IMAGE),
+    "cspnet": Architecture(CspNet, _IMAGE),
     "resnet18": Architecture(ResNet, _IMAGE),
     "efficientnet_b0": Architecture(EfficientNetB0, _IMAGE),
     "mcunet": Architecture(McuNet, _IMAGE),

@@ -7,7 +7,7 @@ from torch import nn
 
 from benchmarks.networks.mobile import CLASSES, conv
 
-__all__ = ["ResNet", "SqueezeNet"]
+__all__ = ["CspNet", "DenseNet", "Inception", "ResNet", "SqueezeNet"]
 
 
 class Fire(nn.Module):
@@ -76,4 +76,101 @@ class ResNet(nn.Sequential):
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(64, CLASSES),
+        )
+
+
+class Mixed(nn.Module):
+    """Kernels of 1, 3 and twice 3 and a pool, side by side."""
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__()
+        half = filters // 2
+        self.branches = nn.ModuleList(
+            (
+                conv(channels, filters, 1),
+                nn.Sequential(conv(channels, half, 1), conv(half, filters, 3)),
+                nn.Sequential(conv(channels, half, 1), conv(half, filters, 3), conv(filters, filters, 3)),
+                nn.Sequential(nn.MaxPool2d(3, 1, 1), conv(channels, filters, 1)),
+            )
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+class Inception(nn.Sequential):
+    """Two modules of four branches (Szegedy et al., 2015; the 5x5 kernel as two 3x3, 2016)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            conv(3, 16, 3, 2),
+            Mixed(16, 16),
+            nn.MaxPool2d(2),
+            Mixed(64, 32),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(128, CLASSES),
+        )
+
+
+class DenseBlock(nn.Module):
+    """Each layer reads what all before it wrote."""
+
+    def __init__(self, channels: int, growth: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(conv(channels + growth * index, 4 * growth, 1), conv(4 * growth, growth, 3))
+            for index in range(layers)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = torch.cat([x, layer(x)], 1)
+        return x
+
+
+class DenseNet(nn.Sequential):
+    """Two dense blocks of three layers, growth 8, with bottlenecks (Huang et al., 2017)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            conv(3, 16, 3, 2),
+            DenseBlock(16, 8, 3),
+            conv(40, 20, 1),
+            nn.AvgPool2d(2),
+            DenseBlock(20, 8, 3),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(44, CLASSES),
+        )
+
+
+class SplitBlock(nn.Module):
+    """One half of the channels goes on, the other through a residual first; all three are joined."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.first = conv(channels, channels, 1)
+        self.inner = nn.Sequential(conv(half, half, 3), conv(half, half, 3))
+        self.last = conv(3 * half, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept, changed = self.first(x).chunk(2, 1)
+        y: torch.Tensor = self.last(torch.cat([kept, changed, changed + self.inner(changed)], 1))
+        return y
+
+
+class CspNet(nn.Sequential):
+    """Cross-stage partial blocks (Wang et al., 2020), as the backbones of YOLO detectors have them."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            conv(3, 16, 3, 2),
+            SplitBlock(16),
+            conv(16, 32, 3, 2),
+            SplitBlock(32),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(32, CLASSES),
         )

@@ -96,12 +96,12 @@ def test_slices_along_the_outermost_axis_are_views(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("axis", [1, 2])
 def test_branches_are_written_where_they_are_joined(axis: int) -> None:
-    """Along the outermost axis the join takes no memory of its own; along another it is a copy."""
+    """Along the outermost axis each has its place only when it is written, along another all have at once."""
     half, whole = (1, 16, 16), (1, 32, 16) if axis == 1 else (1, 16, 32)
     steps = [clamped(0, 0, 1), clamped(1, 0, 2), joined(axis, (1, 2), 3), clamped(2, 3, 4)]
     program = program_of([half, half, half, whole, whole], steps, [4])
     plan = assemble(program, ("portable",), threads=False, name="join").plan
-    assert (plan.arena_bytes == 512) is (axis == 1)
+    assert plan.arena_bytes == (512 if axis == 1 else 768)
 
 
 def padded(before: tuple[int, ...], after: tuple[int, ...], source: int, output: int) -> Step:

@@ -227,8 +227,7 @@ def render_source(driver: Driver, model_hash: str) -> str:
     weights = "\n".join(_weight_declarations(driver.calls))
     functions = "\n".join(_operator_functions(driver.calls))
     table = "\n".join(
-        f"    {{operator_{index}, {call.table_entry()}}},"
-        for index, call in enumerate(driver.calls)
+        f"    {{operator_{index}, {call.table_entry()}}}," for index, call in enumerate(driver.calls)
     )
     steps = "\n".join(f"    operator_{index}();" for index in range(len(driver.calls)))
     split = any(part.extent is not None for call in driver.calls for part in call.parts)

@@ -49,7 +49,10 @@ def interleave(program: Program, overlaps_of: OverlapsOf) -> Program:
             if (peak := _peak(attempt, overlaps.of(attempt))) <= least:
                 shared, least = attempt, peak
                 break
-    return program if shared is program else order_steps(shared, overlaps.of(shared))
+    if shared is program:
+        return program
+    ordered = order_steps(shared, overlaps.of(shared))
+    return ordered if _peak(ordered, overlaps.of(ordered)) <= least else shared
 
 
 class _Overlaps:

@@ -20,12 +20,22 @@ from edgekit.compiler.schedules.kernel import Overlap
 
 __all__ = ["apart", "in_runs", "reads_runs", "writes_runs"]
 
+_ONLY_PORTABLE = (
+    op.GroupedConv2D,
+    op.TransposedConv2D,
+    op.MatMul,
+    op.PRelu,
+    op.ResizeBilinear,
+    op.Transpose,
+    op.Gather,
+)
+"""No other schedule has kernels for these."""
 _WRITERS = (op.Conv2D, op.DepthwiseConv2D, op.MaxPool, op.AveragePool, op.Requantize, op.Lookup)
 
 
 def writes_runs(program: Program, step: Step) -> bool:
     """Whether a step's output may lie in runs of its last axis."""
-    return isinstance(step.operator, _WRITERS) and len(program.tensors[step.output].shape) == 4
+    return isinstance(step.operator, (*_WRITERS, *_ONLY_PORTABLE))
 
 
 def reads_runs(program: Program, step: Step) -> bool:
@@ -36,7 +46,7 @@ def reads_runs(program: Program, step: Step) -> bool:
         return operator.window.kernel == (1, 1) and not _is_padded(program, step, source)
     if isinstance(operator, op.Concat):
         return operator.axis == len(program.tensors[step.output].shape) - 1
-    return isinstance(operator, op.Requantize)
+    return isinstance(operator, (op.Requantize, *_ONLY_PORTABLE))
 
 
 def _is_padded(program: Program, step: Step, source: Tensor) -> bool:
