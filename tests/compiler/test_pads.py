@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from tests.reference.host_library import compile_tflite
 from tests.reference.litert import run_reference
@@ -60,4 +61,27 @@ def test_another_value_is_no_padding_of_a_convolution(tmp_path: Path) -> None:
     library = compile_tflite(content, tmp_path)
     assert "pad" in [operator.op for operator in library.compiled.operators]
     values = rng.integers(-128, 128, (1, 5, 5, 4)).astype(np.int8)
+    np.testing.assert_array_equal(library.run([values])[0], run_reference(content, [values])[0])
+
+
+def test_padding_before_a_transposition_is_done_behind_it(tmp_path: Path) -> None:
+    """As torch's ZeroPad2d of an NCHW input before its first convolution: the window pads itself."""
+    rng = np.random.default_rng(5)
+    builder = TfliteBuilder()
+    x = builder.input((1, 3, 6, 5), 0.05, -9)
+    padded = builder.pad(x, ((0, 0), (0, 0), (1, 2), (0, 1)))
+    (moved,) = builder.move(
+        "TRANSPOSE",
+        [padded],
+        schema.TransposeOptionsT(),
+        [(1, 9, 6, 3)],
+        after=[np.array([0, 2, 3, 1], np.int32)],
+    )
+    weights = rng.integers(-127, 128, (4, 3, 3, 3)).astype(np.int8)
+    bias = rng.integers(-500, 500, 4).astype(np.int32)
+    builder.output(builder.conv2d(moved, weights, bias, [0.004] * 4, 0.05, -3, padding="VALID"))
+    content = builder.build()
+    library = compile_tflite(content, tmp_path)
+    assert [operator.op for operator in library.compiled.operators] == ["transpose", "conv2d"]
+    values = rng.integers(-128, 128, (1, 3, 6, 5)).astype(np.int8)
     np.testing.assert_array_equal(library.run([values])[0], run_reference(content, [values])[0])

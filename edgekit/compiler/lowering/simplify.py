@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgekit.compiler import operators as op
 from edgekit.compiler.lowering.fuse import fuse_floats
 from edgekit.compiler.lowering.pads import fold_pads
-from edgekit.compiler.program import Program, Step
+from edgekit.compiler.program import Program, Step, Tensor
 from edgekit.compiler.tables import fixed_product, fixed_requantize
 
 __all__ = ["simplify"]
@@ -175,6 +175,45 @@ def _absorb_transposes(program: Program) -> Program:
     return _with_steps(replace(program, tensors=tuple(tensors)), steps)
 
 
+def _pad_last(program: Program) -> Program:
+    """A transposition of what was padded, where nothing else reads that, comes before the padding.
+
+    It moves less then, and the operator behind may pad by itself.
+    """
+    steps: list[Step | None] = list(program.steps)
+    tensors = list(program.tensors)
+    readers, producers = _readers(program), _producers(program)
+    for position, step in enumerate(program.steps):
+        transpose = step.operator
+        if not isinstance(transpose, op.Transpose):
+            continue
+        padded = tensors[step.inputs[0]]
+        before = producers.get(padded.storage)
+        maker = None if before is None else steps[before]
+        if before is None or maker is None or not isinstance(maker.operator, op.Pad):
+            continue
+        if readers[padded.storage] != [position] or tensors[maker.output].shape != padded.shape:
+            continue
+        source, axes, pad = tensors[maker.inputs[0]], transpose.axes, maker.operator
+        moved = Tensor(
+            len(tensors),
+            source.name,
+            tuple(source.shape[axis] for axis in axes),
+            source.dtype,
+            source.quantization,
+            len(tensors),
+        )
+        tensors.append(moved)
+        border = replace(
+            pad,
+            before=tuple(pad.before[axis] for axis in axes),
+            after=tuple(pad.after[axis] for axis in axes),
+        )
+        steps[before] = replace(step, inputs=maker.inputs, output=moved.id)
+        steps[position] = replace(maker, operator=border, inputs=(moved.id,), output=step.output)
+    return _with_steps(replace(program, tensors=tuple(tensors)), steps)
+
+
 def _drop_unread(program: Program) -> Program:
     """Steps whose result nobody reads."""
     needed = {program.tensors[tensor].storage for _, tensor in program.outputs}
@@ -195,6 +234,7 @@ _REWRITES: tuple[Callable[[Program], Program], ...] = (
     _fold_gates,
     _merge_tables,
     _absorb_transposes,
+    _pad_last,
     fold_pads,
     fuse_floats,
 )
