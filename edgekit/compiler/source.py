@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgekit.artifacts import CompiledModel, Model, Preference
@@ -52,7 +53,9 @@ def emit_program(
     for path, content in sorted(files("0" * 64).items()):
         digest.update(path.encode() + b"\0" + len(content).to_bytes(8, "little") + content)
     model_hash = digest.hexdigest()
-    return assembly.compiled(files(model_hash), model_hash, name=name, target=target.name)
+    compiled = assembly.compiled(files(model_hash), model_hash, name=name, target=target.name)
+    # Where its constants lie is the C compiler's affair: nothing is between them yet.
+    return replace(compiled, weights_bytes=sum(each.nbytes for each in assembly.weights.arrays().values()))
 
 
 def _comments(assembly: Assembly) -> dict[str, str]:
