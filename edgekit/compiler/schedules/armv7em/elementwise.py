@@ -153,7 +153,7 @@ def requantize_variants(program: Program, step: Step, request: Request) -> tuple
     def build() -> Kernel:
         frame = Frame([source], mapped.constants if moved else {}, output)
         with frame:
-            with _runs(frame, source, output) as (read, written, size):
+            with _each_run(frame, source, output) as (read, written, size):
                 if moved:
                     mapped.emit(frame, read, written, size)
                 else:
@@ -176,7 +176,7 @@ def lookup_variants(program: Program, step: Step, request: Request) -> tuple[Var
 
     def build() -> Kernel:
         frame = Frame([source], {"table": operator.table}, output)
-        with frame, _runs(frame, source, output) as (read, written, size):
+        with frame, _each_run(frame, source, output) as (read, written, size):
             frame.call(look_up(), read, frame.constants["table"], written, size)
         return frame.kernel(name, overlaps=[Overlap(0, 0)])
 
@@ -184,7 +184,7 @@ def lookup_variants(program: Program, step: Step, request: Request) -> tuple[Var
 
 
 @contextmanager
-def _runs(frame: Frame, source: Tensor, output: Tensor) -> Iterator[tuple[Any, Any, int]]:
+def _each_run(frame: Frame, source: Tensor, output: Tensor) -> Iterator[tuple[Any, Any, int]]:
     """Pointers to the input and output of each run, and its bytes; one run where both are one piece."""
     if source.runs is None and output.runs is None:
         yield frame.inputs[0], frame.output, output.size_bytes
