@@ -1,6 +1,6 @@
 """The int8 schedules on the four MLPerf Tiny shapes and the emulated Cortex-M boards.
 
-    python -m benchmarks.int8 [--models FOLDER] [--target mps2-an386 …] [--json FILE]
+    python -m benchmarks.int8 [--models FOLDER] [--target mps2-an386 …] [--prefer size] [--json FILE]
 
 ic and kws are read from FOLDER (`pretrainedResnet_quant.tflite`, `kws_ref_model.tflite`) where they are
 there; vww and ad are built with random weights. Instructions are whole inferences as deployed, by QEMU's
@@ -19,12 +19,14 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 import edgekit
 from benchmarks.cycle_model import cycles_of_trace, disassemble, trace_inference
 from benchmarks.mlperf_tiny import MODELS
+from edgekit.artifacts import CompileOptions, Preference
 from edgekit.device.emulator import EmulatorSettings
 from edgekit.target import load_target
 from edgekit.target.schema import MachineEmulator
@@ -79,13 +81,20 @@ HEADER = (
 )
 
 
-def measure(name: str, model: Path, target: str, folder: Path) -> Line:
+def measure(name: str, model: Path, target: str, folder: Path, *, prefer: Preference = "speed") -> Line:
     """Deploy a model to an emulated board into `folder` and measure it there.
 
     Raises:
         edgekit.errors.EdgekitError: the deployment failed.
     """
-    deployment = edgekit.deploy(model, target=target, samples=4, directory=folder, check=False)
+    deployment = edgekit.deploy(
+        model,
+        target=target,
+        compile_options=CompileOptions(prefer=prefer),
+        samples=4,
+        directory=folder,
+        check=False,
+    )
     document = deployment.document
     assert document.profile is not None
     assert document.verify is not None
@@ -155,6 +164,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="What the int8 schedules cost on emulated Cortex-M boards.")
     parser.add_argument("--models", type=Path, default=Path(named) if named else None, metavar="FOLDER")
     parser.add_argument("--target", action="append", metavar="TARGET", help="may be repeated")
+    parser.add_argument("--prefer", choices=get_args(Preference), default="speed", help="default: speed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the lines there, too")
     arguments = parser.parse_args()
     lines = []
@@ -163,7 +173,8 @@ def main() -> int:
         print(HEADER)
         for target in arguments.target or TARGETS:
             for name, model in models.items():
-                lines.append(measure(name, model, target, Path(directory) / f"{name}-{target}"))
+                folder = Path(directory) / f"{name}-{target}"
+                lines.append(measure(name, model, target, folder, prefer=arguments.prefer))
                 print(lines[-1].text, flush=True)
     if arguments.json is not None:
         arguments.json.write_text(
