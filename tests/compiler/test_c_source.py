@@ -24,6 +24,7 @@ from edgekit.target import load_target
 from tests.frontend.hostile import good_tflite
 from tests.frontend.onnx_models import OnnxBuilder
 from tests.reference.host_library import HostLibrary, build_host_library
+from tests.reference.networks import branching_tflite
 
 ROOT = Path(__file__).resolve().parents[2]
 STRICT = [
@@ -58,8 +59,8 @@ def _model(name: str, data_dir: Path, folder: Path) -> Model:
         path = folder / "float.onnx"
         path.write_bytes(_float_network())
         return load_model(path, ImportOptions(precision="float32"))
-    path = folder / "small.tflite"
-    path.write_bytes(good_tflite())
+    path = folder / f"{name}.tflite"
+    path.write_bytes(branching_tflite() if name == "branches" else good_tflite())
     return load_model(path)
 
 
@@ -108,7 +109,7 @@ def _random_row(spec: TensorSpec, rng: np.random.Generator) -> NDArray[Any]:
     return rng.integers(limits.min, limits.max + 1, spec.shape).astype(spec.dtype)
 
 
-@pytest.fixture(scope="module", params=["kws", "example", "small", "float"])
+@pytest.fixture(scope="module", params=["kws", "example", "small", "branches", "float"])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> _Case:
     data_dir = request.getfixturevalue("data_dir") if request.param == "kws" else Path()
     return _Case(request.param, data_dir, tmp_path_factory.mktemp(f"emit-{request.param}"))
@@ -169,7 +170,8 @@ def test_it_is_a_library_of_three_functions(case: _Case) -> None:
     assert library.edgekit_model_input(1) is None
     assert library.edgekit_model_output(7) is None
     size = case.emitted.outputs[0].size_bytes
-    for row, start in zip(case.rows[:4], range(0, 4 * size, size), strict=True):
+    all_outputs = sum(spec.size_bytes for spec in case.emitted.outputs)
+    for row, start in zip(case.rows[:4], range(0, 4 * all_outputs, all_outputs), strict=True):
         ctypes.memmove(library.edgekit_model_input(0), row.tobytes(), row.nbytes)
         assert library.edgekit_model_run() == 0
         answer = ctypes.string_at(library.edgekit_model_output(0), size)

@@ -23,7 +23,7 @@ from edgekit.target import load_target
 from tests.campaign import campaign_count
 from tests.reference.host_library import build_host_library, compile_tflite
 from tests.reference.litert import run_reference
-from tests.reference.tflite_builder import Tensor as TfliteTensor, TfliteBuilder
+from tests.reference.networks import branching_tflite
 
 Int8 = NDArray[np.int8]
 SCALE = Quantization(0.1, 0)
@@ -198,28 +198,11 @@ def test_the_checker_sees_a_part_that_is_read_before_it_is_written() -> None:
 
 
 def test_a_network_of_branches_answers_as_the_reference_does(tmp_path: Path) -> None:
-    """Branches of every kind joined along the channels, parts of that read, and all of it joined again."""
-    rng = np.random.default_rng(3)
-    builder = TfliteBuilder()
-    x = builder.input((1, 7, 5, 6), 0.05, -3)
-
-    def conv(source: TfliteTensor, channels: int, size: int) -> TfliteTensor:
-        depth = source.shape[3]
-        weights = rng.integers(-127, 128, (channels, size, size, depth)).astype(np.int8)
-        bias = rng.integers(-500, 500, channels).astype(np.int32)
-        return builder.conv2d(source, weights, bias, [0.004] * channels, 0.05, -3)
-
-    taps = rng.integers(-127, 128, (1, 3, 3, 6)).astype(np.int8)
-    depthwise = builder.depthwise_conv2d(x, taps, np.zeros(6, np.int32), [0.004] * 6, 0.05, -3)
-    pooled = builder.max_pool(conv(x, 4, 1), (3, 3), stride=(1, 1), padding="SAME")
-    first = builder.concatenation([conv(x, 5, 1), conv(x, 8, 3), depthwise, pooled], 3, 0.05, -3)
-    second = builder.concatenation([first, conv(conv(first, 8, 1), 7, 3)], 3, 0.05, -3)
-    builder.output(conv(second, 6, 1), builder.relu(second, 0.05, -3))
-    content = builder.build()
+    content = branching_tflite()
     library = compile_tflite(content, tmp_path)
-    # The second holds the first's bytes apart, which takes more than copying them.
+    # The second join holds the first one's bytes apart, which takes more than copying them.
     assert sum(operator.op == "concat" for operator in library.compiled.operators) == 1
-    values = rng.integers(-128, 128, (1, 7, 5, 6)).astype(np.int8)
+    values = np.random.default_rng(4).integers(-128, 128, (1, 7, 5, 6)).astype(np.int8)
     for mine, reference in zip(library.run([values]), run_reference(content, [values]), strict=True):
         np.testing.assert_array_equal(mine, reference)
 
