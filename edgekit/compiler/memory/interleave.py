@@ -18,7 +18,7 @@ from edgekit.compiler.memory.lifetimes import storages_of
 from edgekit.compiler.memory.order import order_steps
 from edgekit.compiler.program import Program, Runs, Step, Tensor
 from edgekit.compiler.schedules.kernel import Overlap
-from edgekit.compiler.schedules.runs import apart, reads_runs, writes_runs
+from edgekit.compiler.schedules.runs import reads_runs, whole_overlaps, writes_runs
 
 __all__ = ["interleave"]
 
@@ -63,7 +63,7 @@ class _Overlaps:
         self._known: dict[int, Sequence[Overlap]] = {}
 
     def of(self, program: Program) -> list[tuple[Overlap, ...]]:
-        return [apart(program, step, self._in_one_piece(program, step)) for step in program.steps]
+        return [whole_overlaps(program, step, self._in_one_piece(program, step)) for step in program.steps]
 
     def _in_one_piece(self, program: Program, step: Step) -> Sequence[Overlap]:
         if step.output not in self._known:

@@ -10,7 +10,7 @@ from edgekit.compiler.program import Program, Step
 from edgekit.compiler.schedules import armv7em, floating, portable
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Routine, Variant
 from edgekit.compiler.schedules.portable import nominal_overlaps
-from edgekit.compiler.schedules.runs import apart, reads_runs, writes_runs
+from edgekit.compiler.schedules.runs import reads_runs, whole_overlaps, writes_runs
 from edgekit.errors import TargetError
 
 __all__ = [
@@ -54,7 +54,7 @@ def schedule_step(
     chosen = next((variant for variant in found if choice in (None, variant.name)), None)
     if chosen is not None:
         kernel = chosen.build()
-        return replace(kernel, overlaps=apart(program, step, kernel.overlaps))
+        return replace(kernel, overlaps=whole_overlaps(program, step, kernel.overlaps))
     if found:
         raise TargetError(
             f"{step.operator.NAME} has no variant {choice} here",

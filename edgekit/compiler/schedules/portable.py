@@ -19,7 +19,7 @@ from edgekit.compiler.program import Program, Step, Tensor
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Variant
 from edgekit.compiler.schedules.reading import element_overlaps, first_overlap, row_overlap
 from edgekit.compiler.schedules.row_buffer import finish_rows, is_row_by_row, keep_rows, row_axis
-from edgekit.compiler.schedules.runs import apart, in_runs
+from edgekit.compiler.schedules.runs import in_runs, whole_overlaps
 
 __all__ = ["NAME", "nominal_overlaps", "schedule", "variants"]
 
@@ -71,7 +71,9 @@ def nominal_overlaps(program: Program, step: Step) -> tuple[Overlap, ...]:
     """How an output could lie over its inputs on one thread, whatever the target's kernels do."""
     inputs, output = [program.tensors[tensor] for tensor in step.inputs], program.tensors[step.output]
     padded = isinstance(step.operator, _ROW_BY_ROW) and any(step.operator.window.padding)
-    return apart(program, step, _overlaps(step.operator, inputs, output, padded=padded, threads=False))
+    return whole_overlaps(
+        program, step, _overlaps(step.operator, inputs, output, padded=padded, threads=False)
+    )
 
 
 def _overlaps(

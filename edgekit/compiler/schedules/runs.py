@@ -18,7 +18,7 @@ from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step, Tensor
 from edgekit.compiler.schedules.kernel import Overlap
 
-__all__ = ["apart", "in_runs", "reads_runs", "writes_runs"]
+__all__ = ["in_runs", "reads_runs", "whole_overlaps", "writes_runs"]
 
 _ONLY_PORTABLE = (
     op.GroupedConv2D,
@@ -57,7 +57,7 @@ def _is_padded(program: Program, step: Step, source: Tensor) -> bool:
     return any(window.padding[:2]) or any(a >= b for a, b in zip(last, source.shape[1:3], strict=True))
 
 
-def apart(program: Program, step: Step, overlaps: Sequence[Overlap]) -> tuple[Overlap, ...]:
+def whole_overlaps(program: Program, step: Step, overlaps: Sequence[Overlap]) -> tuple[Overlap, ...]:
     """Those of a kernel's overlaps that hold: of tensors in one piece each."""
     if program.tensors[step.output].runs is not None:
         return ()
