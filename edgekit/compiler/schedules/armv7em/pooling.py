@@ -14,7 +14,8 @@ from edgekit.compiler.schedules.armv7em.clamping import clamp_output
 from edgekit.compiler.schedules.armv7em.frame import Frame, offset, repeat
 from edgekit.compiler.schedules.armv7em.requantize import LARGEST_EXPONENT
 from edgekit.compiler.schedules.armv7em.windows import LARGEST_WINDOW, Reduction, reduce_window
-from edgekit.compiler.schedules.kernel import Kernel, Request, Variant
+from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Variant
+from edgekit.compiler.schedules.reading import element_overlaps
 
 __all__ = ["mean_variants", "pool_variants"]
 
@@ -35,7 +36,7 @@ def pool_variants(program: Program, step: Step, request: Request) -> tuple[Varia
         frame = Frame([source], {}, output)
         with frame:
             _emit_pool(frame, operator, source, output)
-        return frame.kernel(name)
+        return frame.kernel(name, overlaps=_pool_overlaps(operator, source, output))
 
     return (Variant(name, build),)
 
@@ -69,6 +70,13 @@ def _emit_pool(frame: Frame, operator: op.AveragePool | op.MaxPool, source: Tens
             *((elements, added) if average else ()),
         )
     clamp_output(frame, operator.clamp, output)
+
+
+def _pool_overlaps(operator: op.AveragePool | op.MaxPool, source: Tensor, output: Tensor) -> list[Overlap]:
+    """As element by element, but that the last four channels read up to three again."""
+    again = 3 if source.shape[3] % 4 else 0
+    found = element_overlaps(operator, [source], output)
+    return [Overlap(each.operand, each.distance + again) for each in found]
 
 
 def _is_inside(window: op.Window, source: Tensor, output: Tensor) -> bool:
