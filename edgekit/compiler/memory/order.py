@@ -25,6 +25,8 @@ __all__ = ["order_steps"]
 
 EXACT_SETS = 20_000
 """Sets of steps that the exact search may look at."""
+EXACT_STEPS = 200_000
+"""Steps that it may try after them: of many branches next to each other it would not come to an end."""
 BEAM_WIDTH = 50
 
 
@@ -124,7 +126,8 @@ class _Graph:
         whole = (1 << self.count) - 1
         heap: list[tuple[int, int, int, tuple[int, ...]]] = [(self.start, 0, self.start, ())]
         looked_at: set[int] = set()
-        while heap and len(looked_at) < EXACT_SETS:
+        tried = 0
+        while heap and len(looked_at) < EXACT_SETS and tried < EXACT_STEPS:
             peak, done, live, order = heapq.heappop(heap)
             if done in looked_at:
                 continue
@@ -132,6 +135,7 @@ class _Graph:
             if done == whole:
                 return order
             for position in self.ready(done):
+                tried += 1
                 during, after = self.run(done, live, position)
                 grown = done | 1 << position
                 if max(peak, during) < limit and grown not in looked_at:

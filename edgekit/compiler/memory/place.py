@@ -22,8 +22,10 @@ ALIGNMENT = 16
 """Bytes that every storage starts at a multiple of."""
 
 IMPROVEMENTS = 300
-IMPROVEMENT_STEPS = 60_000
-"""Orders that are tried from each of the first ones, and how many storages they may place in all."""
+IMPROVEMENT_STEPS = 600_000
+"""Orders that are tried from each of the first ones, and how many intervals they may look at in all: where
+everything lives at the same time, orders take long and make little difference.
+"""
 
 SEARCHED_STORAGES = 40
 SEARCH_STEPS = 20_000
@@ -106,10 +108,11 @@ def _improved(
     Where that leads back to an order that was tried, one storage of the best order is moved at random.
     """
     choice = Random(0)
+    intervals = sum(len(each) for neighbours in near for _, each in neighbours)
     order = best_order = list(order)
     current = best = _placed(storages, near, order)
     seen = {tuple(order)}
-    for _ in range(min(IMPROVEMENTS, IMPROVEMENT_STEPS // max(1, len(order)))):
+    for _ in range(min(IMPROVEMENTS, IMPROVEMENT_STEPS // max(1, intervals))):
         if best.size <= lower_bound:
             break
         top = next(index for index in order if current.offsets[index] + storages[index].size == current.size)
