@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgekit.artifacts import CompiledModel, Measurement, TensorSpec, Verification
 from edgekit.data import DEFAULT_RANDOM_ROWS, Rows, evaluation_rows, random_rows, select_rows, to_stored
-from edgekit.errors import BudgetError, EdgekitError, ModelError, VerificationError
+from edgekit.errors import BudgetError, EdgekitError, ModelError, UsageError, VerificationError
 from edgekit.pipeline.board import BoardPlace
 from edgekit.pipeline.request import Imported
 from edgekit.profile import OPERATOR_SUM_TOLERANCE, default_runs, measure, tick_unit, under_conditions
@@ -28,6 +28,7 @@ __all__ = [
     "Array",
     "accuracy_section",
     "ask_board",
+    "check_counts",
     "choose_rows",
     "given_rows",
     "measure_board",
@@ -140,6 +141,17 @@ def ask_board(
     return Answers(verified.verification, accuracy, measurement)
 
 
+def check_counts(**counts: int | None) -> None:
+    """Counts by name, as the user gives them; None is for the default.
+
+    Raises:
+        UsageError: One of them is less than 1.
+    """
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise UsageError(f"{name} must be at least 1")
+
+
 def measure_board(
     board: ConnectedBoard,
     compiled: CompiledModel,
@@ -151,7 +163,7 @@ def measure_board(
 ) -> Measurement:
     target = place.target
     unit = tick_unit(target)
-    runs = runs or default_runs(unit)
+    runs = default_runs(unit) if runs is None else runs
     with step(progress, Step.PROFILE, f"{runs} runs on {target.name}", 2 * runs) as running:
         before = stages.health(target, place.image, place.address)
         found = measure(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy.typing as npt
 
 from edgekit.data import random_rows
-from edgekit.pipeline.answers import Array, given_rows, measure_board
+from edgekit.pipeline.answers import Array, check_counts, given_rows, measure_board
 from edgekit.pipeline.board import BoardPlace, address_of, connected, keep_version, serving_of
 from edgekit.pipeline.documents import source_of
 from edgekit.pipeline.results import Deployment
@@ -99,8 +99,9 @@ def profile_bundle(
 
     Raises:
         MissingToolError: The target's counter can't be read here; the message says why.
-        UsageError: It can't be read with so many threads.
+        UsageError: It can't be read with so many threads; no runs.
     """
+    check_counts(runs=runs)
     bundle = stages.load_bundle(Path(directory))
     place = BoardPlace(
         bundle.target, bundle.image, address_of(board, stages), serving_of(bundle.target, threads, core)

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.artifacts import DEFAULT_COMPILE, DEFAULT_IMPORT, CompileOptions, ImportOptions
 from edgekit.budget import Budget
-from edgekit.errors import UsageError
-from edgekit.pipeline.answers import ask_board, choose_rows, problems_of
+from edgekit.pipeline.answers import ask_board, check_counts, choose_rows, problems_of
 from edgekit.pipeline.board import BoardPlace, address_of, connected, keep_version, serving_of
 from edgekit.pipeline.building import build_for, build_reference, tuned_options
 from edgekit.pipeline.documents import write_documents
@@ -92,10 +91,7 @@ def deploy(
     resolved = resolve_target(target, progress)
     limits = budget or Budget()
     limits.check_measurable(resolved)
-    if samples is not None and samples < 1:
-        raise UsageError("samples must be at least 1")
-    if runs is not None and runs < 1:
-        raise UsageError("runs must be at least 1")
+    check_counts(samples=samples, runs=runs)
     address = address_of(board, stages)
     serving = serving_of(resolved, threads, core)
     imported = import_model(

@@ -139,3 +139,9 @@ def test_a_microcontroller_has_no_threads(folder: Path) -> None:
     with pytest.raises(UsageError, match="no threads"):
         deploy("m.tflite", target=load_target("nucleo-f446re"), threads=2, stages=fake.stages())
     assert fake.calls == []
+
+
+@pytest.mark.parametrize("runs", [0, -3])
+def test_no_runs_are_refused_before_a_board_is_asked(runs: int) -> None:
+    with pytest.raises(UsageError, match="runs must be at least 1"):
+        profile_bundle("no such bundle", runs=runs)
