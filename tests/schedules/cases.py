@@ -47,16 +47,17 @@ def zero_point(rng: Rng) -> int:
 
 
 def clamp(rng: Rng, zero: int) -> op.Clamp:
-    """None, ReLU, ReLU6-like, any."""
+    """None, ReLU, ReLU6-like, any; of more than one value, which the lowering would make a constant."""
     kind = rng.integers(4)
     if kind == 0:
         return op.FullRange
     if kind == 1:
-        return op.Clamp(zero, 127)
+        return op.Clamp(min(zero, 126), 127)
     if kind == 2:
-        return op.Clamp(zero, int(rng.integers(zero, 128)))
-    low, high = sorted(rng.integers(-128, 128, 2).tolist())
-    return op.Clamp(low, high)
+        low = min(zero, 126)
+        return op.Clamp(low, int(rng.integers(low + 1, 128)))
+    low, high = sorted(rng.choice(256, 2, replace=False).tolist())
+    return op.Clamp(low - 128, high - 128)
 
 
 def scales(rng: Rng, values: Int8) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -75,6 +75,23 @@ def _merge_clamps(program: Program) -> Program:
     return _with_steps(program, steps)
 
 
+def _fill_constants(program: Program) -> Program:
+    """What a clamp to a single value leaves is that value: nothing is computed for it."""
+    steps: list[Step | None] = list(program.steps)
+    tensors = list(program.tensors)
+    for position, step in enumerate(program.steps):
+        clamp = getattr(step.operator, "clamp", None)
+        output = tensors[step.output]
+        if clamp is None or clamp.low != clamp.high or output.dtype != "int8" or not output.shape:
+            continue
+        shape = (1,) * len(output.shape)
+        value = np.full(shape, clamp.low, np.int8)
+        constant = Tensor(len(tensors), output.name, shape, output.dtype, None, len(tensors), value)
+        tensors.append(constant)
+        steps[position] = replace(step, operator=op.Tile(), inputs=(constant.id,))
+    return _drop_unread(_with_steps(replace(program, tensors=tuple(tensors)), steps))
+
+
 def _fold_gates(program: Program) -> Program:
     """A tensor times a table of itself, x · sigmoid(x), is one table: the product of each stored value."""
     steps: list[Step | None] = list(program.steps)
@@ -231,6 +248,7 @@ def _drop_unread(program: Program) -> Program:
 _REWRITES: tuple[Callable[[Program], Program], ...] = (
     _drop_unread,
     _merge_clamps,
+    _fill_constants,
     _fold_gates,
     _merge_tables,
     _absorb_transposes,

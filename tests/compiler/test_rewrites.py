@@ -1,4 +1,4 @@
-"""Padding that the windows behind it do themselves."""
+"""Rewrites of the program that change no answer: padding that windows do themselves, clamps to one value."""
 
 from __future__ import annotations
 
@@ -84,4 +84,21 @@ def test_padding_before_a_transposition_is_done_behind_it(tmp_path: Path) -> Non
     library = compile_tflite(content, tmp_path)
     assert [operator.op for operator in library.compiled.operators] == ["transpose", "conv2d"]
     values = rng.integers(-128, 128, (1, 3, 6, 5)).astype(np.int8)
+    np.testing.assert_array_equal(library.run([values])[0], run_reference(content, [values])[0])
+
+
+def test_a_clamp_to_one_value_leaves_nothing_to_compute(tmp_path: Path) -> None:
+    """A dead ReLU: nothing above the zero point can be stored. TVM would compute each sum for each element."""
+    rng = np.random.default_rng(6)
+    builder = TfliteBuilder()
+    x = builder.input((1, 6, 5, 3), 0.05, -9)
+    weights = rng.integers(-127, 128, (4, 3, 3, 3)).astype(np.int8)
+    bias = rng.integers(-500, 500, 4).astype(np.int32)
+    dead = builder.conv2d(x, weights, bias, [0.004] * 4, 0.05, 127, activation="RELU")
+    alive = builder.conv2d(x, weights, bias, [0.004] * 4, 0.05, 127)
+    builder.output(builder.concatenation([dead, alive], 3, 0.05, 127))
+    content = builder.build()
+    library = compile_tflite(content, tmp_path)
+    assert [operator.op for operator in library.compiled.operators].count("conv2d") == 1
+    values = rng.integers(-128, 128, (1, 6, 5, 3)).astype(np.int8)
     np.testing.assert_array_equal(library.run([values])[0], run_reference(content, [values])[0])
