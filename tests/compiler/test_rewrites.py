@@ -88,7 +88,7 @@ def test_padding_before_a_transposition_is_done_behind_it(tmp_path: Path) -> Non
 
 
 def test_a_clamp_to_one_value_leaves_nothing_to_compute(tmp_path: Path) -> None:
-    """A dead ReLU: nothing above the zero point can be stored. TVM would compute each sum for each element."""
+    """A dead ReLU: nothing above the zero point can be stored."""
     rng = np.random.default_rng(6)
     builder = TfliteBuilder()
     x = builder.input((1, 6, 5, 3), 0.05, -9)
