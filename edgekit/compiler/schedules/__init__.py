@@ -10,7 +10,7 @@ from edgekit.compiler.program import Program, Step
 from edgekit.compiler.schedules import armv7em, floating, portable
 from edgekit.compiler.schedules.kernel import Kernel, Overlap, Request, Routine, Variant
 from edgekit.compiler.schedules.portable import nominal_overlaps
-from edgekit.compiler.schedules.runs import reads_runs, whole_overlaps, writes_runs
+from edgekit.compiler.schedules.runs import is_listed, whole_overlaps
 from edgekit.errors import TargetError
 
 __all__ = [
@@ -21,10 +21,8 @@ __all__ = [
     "Routine",
     "Variant",
     "nominal_overlaps",
-    "reads_runs",
     "schedule_step",
     "variants",
-    "writes_runs",
 ]
 
 SCHEDULES: Mapping[str, Callable[[Program, Step, Request], tuple[Variant, ...]]] = {
@@ -35,6 +33,8 @@ SCHEDULES: Mapping[str, Callable[[Program, Step, Request], tuple[Variant, ...]]]
 
 def variants(names: Sequence[str], program: Program, step: Step, request: Request) -> tuple[Variant, ...]:
     """Every way in which the schedules of `names` can compute a step; the first is the default."""
+    if not is_listed(program, step):
+        names = [name for name in names if name == portable.NAME]
     return tuple(
         variant for name in names if name in SCHEDULES for variant in SCHEDULES[name](program, step, request)
     )

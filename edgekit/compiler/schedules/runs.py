@@ -18,7 +18,7 @@ from edgekit.compiler import operators as op
 from edgekit.compiler.program import Program, Step, Tensor
 from edgekit.compiler.schedules.kernel import Overlap
 
-__all__ = ["in_runs", "reads_runs", "whole_overlaps", "writes_runs"]
+__all__ = ["in_runs", "is_listed", "reads_runs", "whole_overlaps", "writes_runs"]
 
 _ONLY_PORTABLE = (
     op.GroupedConv2D,
@@ -47,6 +47,14 @@ def reads_runs(program: Program, step: Step) -> bool:
     if isinstance(operator, op.Concat):
         return operator.axis == len(program.tensors[step.output].shape) - 1
     return isinstance(operator, (op.Requantize, *_ONLY_PORTABLE))
+
+
+def is_listed(program: Program, step: Step) -> bool:
+    """Whether a step's tensors lie as every schedule can read and write them for its operator."""
+    if program.tensors[step.output].runs is not None and not writes_runs(program, step):
+        return False
+    in_pieces = any(program.tensors[tensor].runs is not None for tensor in step.inputs)
+    return not in_pieces or reads_runs(program, step)
 
 
 def _is_padded(program: Program, step: Step, source: Tensor) -> bool:

@@ -20,7 +20,6 @@ from edgekit.compiler.schedules.armv7em import (
     softmax,
 )
 from edgekit.compiler.schedules.kernel import Request, Variant
-from edgekit.compiler.schedules.runs import reads_runs, writes_runs
 
 __all__ = ["NAME", "variants"]
 
@@ -76,9 +75,5 @@ def variants(program: Program, step: Step, request: Request) -> tuple[Variant, .
     if request.threads or type(step.operator) not in VARIANTS:
         return ()
     if any(program.tensors[tensor].dtype != "int8" for tensor in (*step.inputs, step.output)):
-        return ()
-    if not (reads_runs(program, step) or all(program.tensors[each].runs is None for each in step.inputs)):
-        return ()
-    if program.tensors[step.output].runs is not None and not writes_runs(program, step):
         return ()
     return VARIANTS[type(step.operator)](program, step, request)
