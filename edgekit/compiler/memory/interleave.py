@@ -100,8 +100,7 @@ def _own_places(program: Program, step: Step, operator: op.Concat) -> list[int]:
     own: list[int] = []
     for position, source in enumerate(program.tensors[index] for index in step.inputs):
         if (
-            operator.rescales[position] is None
-            and (operator.clamp.low, operator.clamp.high) == (-128, 127)
+            not operator.changes(position)
             and source.runs is None
             and source.storage not in {program.tensors[step.inputs[other]].storage for other in own}
             and source.storage != output.storage
@@ -134,13 +133,7 @@ def _joined(program: Program, step: Step, operator: op.Concat, own: Collection[i
             runs=Runs(source.shape[-1], output.pitch),
         )
         pieces.append(piece)
-        rescale = operator.rescales[position]
-        copy = op.Requantize(
-            operator.zero_points[position] if rescale is not None else 0,
-            operator.output_zero_point if rescale is not None else 0,
-            rescale,
-            operator.clamp,
-        )
+        copy = operator.copy_of(position)
         copies.append(replace(step, operator=copy, inputs=(source.id,), output=piece.id))
     steps: list[Step] = []
     for each in program.steps:

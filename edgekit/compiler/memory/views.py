@@ -80,8 +80,7 @@ def _joined(step: Step, operator: op.Concat, tensors: list[Tensor]) -> list[Step
     own = [
         position
         for position, source in enumerate(sources)
-        if operator.rescales[position] is None
-        and (operator.clamp.low, operator.clamp.high) == (-128, 127)
+        if not operator.changes(position)
         and _is_whole(source, tensors)
         and source.storage != output.storage
         and source.storage not in [each.storage for each in sources[:position] if _is_whole(each, tensors)]
@@ -100,13 +99,7 @@ def _joined(step: Step, operator: op.Concat, tensors: list[Tensor]) -> list[Step
             offset=output.offset + starts[position],
         )
         tensors.append(piece)
-        rescale = operator.rescales[position]
-        copy = op.Requantize(
-            operator.zero_points[position] if rescale is not None else 0,
-            operator.output_zero_point if rescale is not None else 0,
-            rescale,
-            operator.clamp,
-        )
+        copy = operator.copy_of(position)
         steps.append(replace(step, operator=copy, inputs=(source.id,), output=piece.id))
     return steps
 

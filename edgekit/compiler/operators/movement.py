@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.compiler.operators.base import Clamp, Operator, Rescale
+from edgekit.compiler.operators.elementwise import Requantize
 
 __all__ = ["Cast", "Concat", "Copy", "Gather", "Pad", "Slice", "Tile", "Transpose"]
 
@@ -33,6 +34,17 @@ class Concat(Operator):
     rescales: tuple[Rescale | None, ...]
     output_zero_point: int
     clamp: Clamp
+
+    def changes(self, operand: int) -> bool:
+        """Whether an input's values are other ones in the output."""
+        return self.rescales[operand] is not None or (self.clamp.low, self.clamp.high) != (-128, 127)
+
+    def copy_of(self, operand: int) -> Requantize:
+        """What brings one input to its place in the output."""
+        rescale = self.rescales[operand]
+        if rescale is None:
+            return Requantize(0, 0, None, self.clamp)
+        return Requantize(self.zero_points[operand], self.output_zero_point, rescale, self.clamp)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
